@@ -1,0 +1,112 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target is held to the same settings: data-race safety, explicit `unsafe`, no implicit existentials or
+/// re-exported imports, and no warning left standing.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableExperimentalFeature("Lifetimes"),
+    // Codecs and state machines live in modules of their own; without this their generics and small functions
+    // would be calls on the hot path.
+    .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
+]
+
+/// The layers of ARCHITECTURE.md. A target may depend only on lower layers; `TidyTests` holds the sources to the
+/// same table.
+let systemLibraries: [Target] = [
+    .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
+    .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+    .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+    .systemLibrary(
+        name: "CCompression",
+        providers: [.apt(["zlib1g-dev", "libzstd-dev", "liblz4-dev", "libsnappy-dev"])]),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(
+        name: name + "Tests", dependencies: dependencies + ["TestSupport"], exclude: exclude, swiftSettings: strict)
+}
+
+let ground: [Target.Dependency] = ["Wire", "Runtime", "System"]
+let stageNames = ["Ingest", "CDC", "StreamJoin", "Delivery", "History", "Push", "Lag", "Broker", "OneMachine", "Bench"]
+let stages = stageNames.map { Target.Dependency(stringLiteral: $0) }
+let clients: [Target.Dependency] = ["KafkaClient", "PostgresClient", "Store"]
+
+let package = Package(
+    name: "fanout",
+    products: [.executable(name: "fanout", targets: ["fanout"])],
+    targets: systemLibraries + [
+        // Layer 1: values and pure machinery.
+        module("Wire", []),
+        module("Runtime", []),
+        // Layer 2: the operating system.
+        module("System", ["Runtime", "CLinux", "COpenSSL", "CCompression"]),
+        // Layer 3: clients and codecs.
+        module("KafkaClient", ground + ["CRdKafka"]),
+        module("PostgresClient", ground + ["CPostgres"]),
+        module("Store", ground + ["PostgresClient"]),
+        module("HTTPClient", ground + ["CCurl"]),
+        module("WebSocket", ground),
+        module("PushLink", ground),
+        // Layer 4: the stages.
+        module("Ingest", ground + clients + ["WebSocket", "PushLink"]),
+        module("CDC", ground + clients),
+        module("StreamJoin", ground + clients),
+        module("Delivery", ground + clients + ["PushLink"]),
+        module("History", ground + clients),
+        module("Push", ground + clients + ["HTTPClient"]),
+        module("Lag", ground + clients + ["WebSocket"]),
+        .target(name: "Broker", dependencies: ground, exclude: ["README.md"], swiftSettings: strict),
+        module("Bench", ground + clients + ["WebSocket", "PushLink", "HTTPClient"]),
+        module("OneMachine", ground + clients + ["HTTPClient"]),
+        // Layer 5: options and wiring.
+        .executableTarget(
+            name: "fanout", dependencies: ground + clients + ["WebSocket", "PushLink"] + stages, swiftSettings: strict),
+
+        // Private servers, free ports, temporary directories and seeds for the tests.
+        .target(
+            name: "TestSupport", dependencies: ground + clients + ["Broker"], path: "Tests/TestSupport",
+            swiftSettings: strict),
+        tests("Wire", ["Wire"]),
+        tests("Runtime", ["Runtime"]),
+        tests("System", ground),
+        tests("KafkaClient", ground + ["KafkaClient"]),
+        tests("PostgresClient", ground + ["PostgresClient", "fanout"]),
+        tests("Store", ground + ["PostgresClient", "Store"], exclude: ["Plans"]),
+        tests("WebSocket", ground + ["WebSocket"]),
+        tests("PushLink", ground + ["PushLink"]),
+        tests("Ingest", ground + clients + ["Ingest", "WebSocket", "PushLink", "fanout"]),
+        tests("CDC", ground + clients + ["CDC", "fanout"], exclude: ["Golden"]),
+        tests("StreamJoin", ground + clients + ["StreamJoin", "fanout"]),
+        tests("Delivery", ground + clients + ["Delivery", "PushLink", "fanout"]),
+        tests("History", ground + clients + ["History", "fanout"]),
+        tests("Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py"]),
+        tests("Lag", ground + clients + ["Lag", "fanout"]),
+        tests("Bench", ground + clients + ["Bench", "WebSocket"]),
+        tests("OneMachine", ground + clients + ["OneMachine", "fanout"]),
+        .testTarget(
+            name: "BrokerTests", dependencies: ground + clients + ["Broker", "fanout", "TestSupport"],
+            exclude: ["Interop/interop.py"], swiftSettings: strict),
+        tests("EndToEnd", ground + clients + ["WebSocket", "PushLink", "fanout"] + stages),
+        tests("Tidy", ["fanout"]),
+    ]
+)
+
+// Fuzzers need a compiler flag of their own in every module, so they are built only when asked for: see scripts/fuzz.
+if Context.environment["FANOUT_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "fuzz", dependencies: ["Ingest", "WebSocket", "PushLink", "Wire", "System"], path: "Tests/Fuzz",
+            swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])]))
+}

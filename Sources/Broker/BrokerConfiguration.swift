@@ -1,0 +1,61 @@
+/// What `fanout broker` can be told.
+public struct BrokerConfiguration: Sendable {
+    /// When an acknowledgement may be given, and what a consumer may see.
+    public enum Fsync: Sendable, Equatable {
+        /// Every acknowledgement, also of acks=1, waits for the disk.
+        case always
+        /// acks=all waits for the disk, together with all that arrived in the meantime; acks=1 waits for the kernel.
+        case group
+        /// The disk is brought up to date every so many milliseconds; acknowledgements do not wait.
+        case interval(ms: Int)
+        /// The kernel writes when it likes. A crash of the process loses nothing, one of the machine may.
+        case never
+
+        public init?(_ text: String) {
+            switch text {
+            case "always": self = .always
+            case "group": self = .group
+            case "never": self = .never
+            default:
+                let parts = text.split(separator: ":")
+                guard parts.count == 2, parts[0] == "interval", let ms = Int(parts[1]), ms > 0 else { return nil }
+                self = .interval(ms: ms)
+            }
+        }
+    }
+
+    /// Where everything is kept; made when missing.
+    public var dataDirectory: String
+    public var host = "127.0.0.1"
+    /// 0 lets the kernel choose.
+    public var port = 9092
+    /// What clients are told to connect to; the listen address unless set.
+    public var advertisedHost: String?
+    public var advertisedPort: Int?
+    public var fsync = Fsync.group
+    /// Listen beyond loopback, where anyone who can connect can read and write everything.
+    public var allowsInsecureListen = false
+
+    /// Of a topic made without saying so. 0 or less, or `createsTopics` off, refuses unknown topics.
+    public var defaultPartitions: Int32 = 1
+    /// Whether metadata requests make the topics they name, as Kafka does by default.
+    public var createsTopics = true
+    public var partitionsMax = 100_000
+
+    /// A larger request closes its connection.
+    public var requestBytesMax = 32 << 20
+    /// Of one fetch, whatever it asks for.
+    public var fetchBytesMax = 1 << 20
+    public var connectionsMax = 10_000
+    /// Log files that are open at once.
+    public var openFilesMax = 1024
+    /// A journal file is checkpointed and used again at this size.
+    public var journalBytes = 64 << 20
+    public var retentionCheckMs = 30_000
+    /// How long the offsets of an empty group are kept.
+    public var offsetsRetentionMs: Int64 = 7 * 86_400_000
+    /// How long a producer that no longer writes is remembered.
+    public var producerExpiryMs: Int64 = 86_400_000
+
+    public init(dataDirectory: String) { self.dataDirectory = dataDirectory }
+}

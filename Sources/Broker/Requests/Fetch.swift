@@ -1,0 +1,192 @@
+internal import System
+
+/// Fetch (1), versions 4–17: read record batches, waiting for them if asked to.
+///
+/// Whole committed batches are sent as they are stored. A fetch that finds less than its minimum waits in the partitions
+/// that it names; the commit that adds records to one of them wakes it. Gaps: fetch sessions are declined (every
+/// answer names session 0, which makes clients send full requests); followers are not served; aborted transactions
+/// are always none.
+struct FetchRequest: Request {
+    static let api = API(1, "Fetch", 4...17, flexibleFrom: 12)
+
+    struct Partition {
+        var index: Int32
+        var leaderEpoch: Int32
+        var offset: Int64
+        var maxBytes: Int32
+    }
+
+    struct Topic {
+        var name: String
+        var id: TopicID
+        var partitions: [Partition]
+    }
+
+    let maxWaitMs: Int32
+    let minBytes: Int32
+    let maxBytes: Int32
+    let sessionID: Int32
+    let topics: [Topic]
+
+    init(from reader: inout RequestReader, version: Int16) throws(BrokerError) {
+        if version < 15 { _ = try reader.int32() }
+        maxWaitMs = try reader.int32()
+        minBytes = try reader.int32()
+        maxBytes = try reader.int32()
+        _ = try reader.int8()
+        sessionID = version >= 7 ? try reader.int32() : 0
+        if version >= 7 { _ = try reader.int32() }
+        topics = try reader.array { reader throws(BrokerError) in
+            let name = version < 13 ? try reader.string() : ""
+            let id = version >= 13 ? try reader.topicID() : .zero
+            let partitions = try reader.array { reader throws(BrokerError) in
+                let index = try reader.int32()
+                let epoch = version >= 9 ? try reader.int32() : -1
+                let offset = try reader.int64()
+                if version >= 12 { _ = try reader.int32() }
+                if version >= 5 { _ = try reader.int64() }
+                let maxBytes = try reader.int32()
+                try reader.skipTags()
+                return Partition(index: index, leaderEpoch: epoch, offset: offset, maxBytes: maxBytes)
+            }
+            try reader.skipTags()
+            return Topic(name: name, id: id, partitions: partitions)
+        }
+        if version >= 7 {
+            _ = try reader.array { reader throws(BrokerError) in
+                if version < 13 { _ = try reader.string() } else { _ = try reader.topicID() }
+                _ = try reader.int32Array()
+                try reader.skipTags()
+            }
+        }
+        if version >= 11 { _ = try reader.string() }
+    }
+
+    func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
+        let waiter = FetchWaiter(self, broker, reply)
+        if maxWaitMs > 0, !waiter.tryToAnswer(mustAnswer: false) {
+            waiter.wait(ms: Int(maxWaitMs))
+        } else {
+            _ = waiter.tryToAnswer(mustAnswer: true)
+        }
+    }
+
+    fileprivate func log(_ topic: Topic, _ partition: Partition, _ broker: BrokerCore) -> (PartitionLog?, ErrorCode) {
+        let known = topic.id == .zero ? broker.storage.topics[topic.name] : broker.storage.topicsByID[topic.id]
+        guard let known else { return (nil, topic.id == .zero ? .unknownTopicOrPartition : .unknownTopicID) }
+        guard let log = known.log(partition.index) else { return (nil, .unknownTopicOrPartition) }
+        guard partition.leaderEpoch <= 0 else { return (log, .unknownLeaderEpoch) }
+        guard partition.offset >= log.startOffset, partition.offset <= log.endOffset else {
+            return (log, .offsetOutOfRange)
+        }
+        return (log, .none)
+    }
+}
+
+/// A fetch that has not been answered yet.
+final class FetchWaiter {
+    private let request: FetchRequest
+    private let broker: BrokerCore
+    private let reply: Reply
+    private var timer: Timer?
+    private var waitsIn: [PartitionLog] = []
+    private var isDone = false
+
+    fileprivate init(_ request: FetchRequest, _ broker: BrokerCore, _ reply: Reply) {
+        self.request = request
+        self.broker = broker
+        self.reply = reply
+    }
+
+    fileprivate func wait(ms: Int) {
+        for topic in request.topics {
+            for partition in topic.partitions {
+                guard let log = request.log(topic, partition, broker).0 else { continue }
+                log.waiters.append(self)
+                waitsIn.append(log)
+            }
+        }
+        timer = broker.loop.schedule(afterMs: ms) { [weak self] in _ = self?.tryToAnswer(mustAnswer: true) }
+    }
+
+    /// The partition has grown, or is gone.
+    func wake(mustAnswer: Bool = false) { _ = tryToAnswer(mustAnswer: mustAnswer) }
+
+    /// Answers if there is enough, if a partition has an error to tell, or if it must.
+    fileprivate func tryToAnswer(mustAnswer: Bool) -> Bool {
+        guard !isDone else { return true }
+        let version = reply.version
+        let limit = min(Int(request.maxBytes), broker.configuration.fetchBytesMax)
+        var writer = ResponseWriter(
+            correlationID: reply.header.correlationID, flexible: reply.flexible, capacity: 512)
+        writer.int32(0)
+        if version >= 7 {
+            writer.error(request.sessionID == 0 ? .none : .fetchSessionIDNotFound)
+            writer.int32(0)
+        }
+        var total = 0
+        var hasError = request.sessionID != 0
+        writer.arrayCount(hasError ? 0 : request.topics.count)
+        if !hasError {
+            for topic in request.topics {
+                if version < 13 { writer.string(topic.name) } else { writer.topicID(topic.id) }
+                writer.arrayCount(topic.partitions.count)
+                for partition in topic.partitions {
+                    var (log, error) = request.log(topic, partition, broker)
+                    var records: [UInt8] = []
+                    if error == .none, let log, partition.offset < log.highWatermark {
+                        do throws(BrokerError) {
+                            let room = min(Int(partition.maxBytes), limit - total)
+                            total += try log.read(
+                                from: partition.offset, maxBytes: max(room, 0), atLeastOne: total == 0, into: &records)
+                        } catch {
+                            broker.reportStorage(error)
+                            records = []
+                        }
+                    }
+                    if error != .none { hasError = true }
+                    write(partition, log, error, records, version, &writer)
+                    error = .none
+                }
+                writer.noTags()
+            }
+        }
+        writer.noTags()
+        guard mustAnswer || hasError || total >= max(Int(request.minBytes), 1) || request.minBytes <= 0 else {
+            return false
+        }
+        finish()
+        reply.send(writer)
+        return true
+    }
+
+    private func write(
+        _ partition: FetchRequest.Partition, _ log: PartitionLog?, _ error: ErrorCode, _ records: [UInt8],
+        _ version: Int16, _ writer: inout ResponseWriter
+    ) {
+        writer.int32(partition.index)
+        writer.error(error)
+        writer.int64(log?.highWatermark ?? -1)
+        writer.int64(log?.highWatermark ?? -1)
+        if version >= 5 { writer.int64(log?.startOffset ?? -1) }
+        writer.arrayCount(0)
+        if version >= 11 { writer.int32(-1) }
+        writer.byteArray(records)
+        writer.noTags()
+    }
+
+    private func finish() {
+        isDone = true
+        timer?.cancel()
+        timer = nil
+        for log in waitsIn { log.waiters.removeAll { $0 === self } }
+        waitsIn = []
+    }
+}
+
+extension PartitionLog {
+    /// Gives every fetch that waits here another try.
+    func wakeWaiters(mustAnswer: Bool = false) {
+        for waiter in waiters { waiter.wake(mustAnswer: mustAnswer) }
+    }
+}

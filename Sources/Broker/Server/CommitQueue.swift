@@ -1,0 +1,255 @@
+internal import Synchronization
+internal import System
+import Wire
+
+/// Makes what is appended durable, in groups: while the journal thread brings one group to disk, the next one gathers.
+/// Whatever arrived in the meantime, from any connection and for any partition, shares one synchronization. Used on the
+/// loop's thread only.
+final class CommitQueue {
+    private struct Group {
+        var entries: [UInt8] = []
+        var logs: [PartitionLog] = []
+        var completions: [(BrokerError?) -> Void] = []
+
+        var isEmpty: Bool { logs.isEmpty && completions.isEmpty && entries.isEmpty }
+    }
+
+    private let loop: EventLoop
+    private let fsync: BrokerConfiguration.Fsync
+    private let journal: LoopThread
+    private let writer: LoopBound<JournalWriter>
+    /// The journal generation that is written now.
+    private(set) var generation: UInt64
+    private var gathering = Group()
+    private var spare: [UInt8] = []
+    private var inFlight: (positions: [(PartitionLog, LogPosition)], completions: [(BrokerError?) -> Void])?
+    private var isFlushScheduled = false
+    private var isIntervalScheduled = false
+
+    /// Called when a partition has grown for its readers.
+    var onCommit: (PartitionLog) -> Void = { _ in }
+    /// Called when the journal went on in another file and the generation named should be checkpointed. Nothing is in
+    /// flight then.
+    var onRotation: (UInt64) -> Void = { _ in }
+    var onFailure: (BrokerError) -> Void = { _ in }
+    /// Called when a log's file is written for the first time since the last checkpoint.
+    var onDirty: (PartitionLog) -> Void = { _ in }
+
+    /// More than this waiting to be written holds the producers back.
+    private static let backlogBytes = 32 << 20
+
+    init(
+        loop: EventLoop, fsync: BrokerConfiguration.Fsync, directory: String, fileBytes: Int, generation: UInt64,
+        reusing: [String]
+    ) throws(BrokerError) {
+        self.loop = loop
+        self.fsync = fsync
+        self.generation = generation
+        let handover = Handover<LoopBound<JournalWriter>>()
+        do {
+            journal = try LoopThread.start(name: "journal") { (loop: EventLoop) throws(BrokerError) in
+                let writer = try JournalWriter(
+                    directory: directory, fileBytes: fileBytes, synchronizes: fsync != .never, generation: generation,
+                    reusing: reusing)
+                handover.put(LoopBound(writer, on: loop))
+                return writer
+            }
+        } catch let error as BrokerError {
+            throw error
+        } catch {
+            throw BrokerError(.storage, "cannot start the journal", cause: error)
+        }
+        writer = handover.take()
+    }
+
+    var isBacklogged: Bool { gathering.entries.count > Self.backlogBytes }
+    var isIdle: Bool { inFlight == nil && gathering.isEmpty }
+
+    // MARK: Appending
+
+    /// Places a batch at the end of a log, in the group that gathers. What is returned is durable when `whenDurable` says
+    /// so.
+    func append(
+        _ batch: Span<UInt8>, _ header: RecordBatch, to log: PartitionLog, appendTimeMs: Int64? = nil
+    ) throws(BrokerError) -> RecordBatch {
+        let entryStart = gathering.entries.count
+        Journal.appendHeader(
+            .batch, topic: log.topic, partition: log.partition, length: batch.count, to: &gathering.entries)
+        let start = gathering.entries.count
+        gathering.entries.append(batch)
+        var placed = header
+        placed.baseOffset = log.endOffset
+        RecordBatch.place(&gathering.entries, at: start, baseOffset: placed.baseOffset, leaderEpoch: 0)
+        if let appendTimeMs {
+            placed.maxTimestamp = max(appendTimeMs, log.maxTimestamp)
+            RecordBatch.stampAppendTime(
+                &gathering.entries, at: start, size: batch.count, timestamp: placed.maxTimestamp)
+        }
+        do throws(BrokerError) {
+            try log.append(
+                gathering.entries.span.extracting(start..<gathering.entries.count), placed, nowMs: loop.nowMs)
+        } catch {
+            gathering.entries.removeLast(gathering.entries.count - entryStart)
+            throw error
+        }
+        touch(log)
+        return placed
+    }
+
+    /// Journals that a log's start moves.
+    func moveStart(of log: PartitionLog, to offset: Int64) {
+        Journal.appendHeader(.start, topic: log.topic, partition: log.partition, length: 8, to: &gathering.entries)
+        gathering.entries.appendBigEndian(offset)
+        touch(log)
+    }
+
+    /// Calls `body` when everything appended so far is on the disk, or has failed to get there.
+    func whenDurable(_ body: @escaping (BrokerError?) -> Void) {
+        gathering.completions.append(body)
+        scheduleFlush()
+    }
+
+    private func touch(_ log: PartitionLog) {
+        if !log.isInGatheringGroup {
+            log.isInGatheringGroup = true
+            gathering.logs.append(log)
+        }
+        if !log.isNotedDirty {
+            log.isNotedDirty = true
+            onDirty(log)
+        }
+        scheduleFlush()
+    }
+
+    private func scheduleFlush() {
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        loop.atTickEnd { [weak self] in
+            self?.isFlushScheduled = false
+            self?.flush()
+        }
+    }
+
+    // MARK: Committing
+
+    private func flush() {
+        switch fsync {
+        case .always, .group: send()
+        case .never, .interval: acknowledge()
+        }
+    }
+
+    /// Does not wait for the disk: readers see what the kernel has.
+    private func acknowledge() {
+        let completions = gathering.completions
+        gathering.completions = []
+        for log in gathering.logs {
+            log.commit(log.end)
+            onCommit(log)
+        }
+        for completion in completions { completion(nil) }
+        guard case .interval(let ms) = fsync, !isIntervalScheduled else {
+            if fsync == .never { send() }
+            return
+        }
+        isIntervalScheduled = true
+        loop.schedule(afterMs: ms) { [weak self] in
+            self?.isIntervalScheduled = false
+            self?.send()
+        }
+    }
+
+    private func send() {
+        guard inFlight == nil, !gathering.isEmpty else { return }
+        var group = Group()
+        swap(&group, &gathering)
+        swap(&gathering.entries, &spare)
+        var positions: [(PartitionLog, LogPosition)] = []
+        positions.reserveCapacity(group.logs.count)
+        for log in group.logs {
+            log.isInGatheringGroup = false
+            positions.append((log, log.end))
+        }
+        inFlight = (positions, group.completions)
+        let remote = loop.remote
+        let queue = LoopBound(self, on: loop)
+        let writer = writer
+        let sent = Mutex(group.entries)
+        journal.remote.execute { journalLoop in
+            let writer = writer.value(on: journalLoop)
+            var failure: BrokerError?
+            var rotatedFrom: UInt64?
+            var entries = sent.withLock { entries in
+                var taken: [UInt8] = []
+                swap(&taken, &entries)
+                return taken
+            }
+            do throws(BrokerError) {
+                if !entries.isEmpty { try writer.write(&entries) }
+            } catch {
+                failure = error
+            }
+            if failure == nil, writer.isFull {
+                let full = writer.generation
+                // When no other file can be had, this one grows and the next group tries again.
+                if (try? writer.rotate()) != nil { rotatedFrom = full }
+            }
+            entries.removeAll(keepingCapacity: entries.capacity <= 2 << 20)
+            let result = (failure: failure, rotatedFrom: rotatedFrom, buffer: entries)
+            remote.execute { loop in
+                queue.value(on: loop).finish(result.failure, result.rotatedFrom, result.buffer)
+            }
+        }
+    }
+
+    private func finish(_ failure: BrokerError?, _ rotatedFrom: UInt64?, _ buffer: [UInt8]) {
+        guard let done = inFlight.take() else { return }
+        spare = buffer
+        if let failure {
+            onFailure(failure)
+            // What gathers is built upon what has failed, so it fails too.
+            var group = Group()
+            swap(&group, &gathering)
+            for log in group.logs { log.isInGatheringGroup = false }
+            for log in done.positions.map(\.0) + group.logs {
+                do throws(BrokerError) { try log.truncateToCommitted() } catch { onFailure(error) }
+            }
+            for completion in done.completions + group.completions { completion(failure) }
+        } else {
+            for (log, position) in done.positions {
+                log.commit(position)
+            }
+            if let rotatedFrom {
+                generation = rotatedFrom + 1
+                onRotation(rotatedFrom)
+            }
+            for completion in done.completions { completion(nil) }
+            for (log, _) in done.positions { onCommit(log) }
+        }
+        switch fsync {
+        case .always, .group: if !gathering.isEmpty { scheduleFlush() }
+        case .never, .interval: break
+        }
+    }
+
+    /// The generation's files may be used again.
+    func release(upTo generation: UInt64, from first: UInt64) {
+        let writer = writer
+        journal.remote.execute { writer.value(on: $0).release(upTo: generation, from: first) }
+    }
+
+    /// Sends what gathers, also when it would wait, and calls `body` once nothing is left.
+    func drain(_ body: @escaping () -> Void) {
+        send()
+        guard isIdle else {
+            loop.schedule(afterMs: 1) { [weak self] in self?.drain(body) }
+            return
+        }
+        body()
+    }
+
+    func stop() {
+        journal.stop()
+        journal.join()
+    }
+}

@@ -1,0 +1,36 @@
+public import KafkaClient
+
+public struct CDCConfiguration: Sendable {
+    /// A slot that was lost: read everything again, or stop and let somebody decide.
+    public enum Resnapshot: String, Sendable, CaseIterable { case auto, never }
+
+    /// libpq's connection string.
+    public var postgres: String
+    public var kafka: KafkaConfiguration
+    public var routes: [TableRoute]
+    public var publication = "fanout"
+    public var slot = "fanout"
+    /// The group whose committed metadata holds what CDC remembers.
+    public var group: String
+    public var resnapshot = Resnapshot.auto
+    /// Values in binary: less work for the server, for tables whose types all have a known binary form.
+    public var binary = false
+    /// How often a position is confirmed while there are changes.
+    public var confirmIntervalMs = 200
+    /// How often the server hears from us at least, and is asked how the slot does.
+    public var statusIntervalMs = 10_000
+    /// The slot is pushed on with a message when it holds back more log than this though nothing is pending.
+    public var heartbeatBytes = 1 << 20
+    /// How much may wait for Kafka's acknowledgement.
+    public var queueBytesMax = 64 << 20
+    public var producer = ProducerOptions()
+
+    public init(postgres: String, kafka: KafkaConfiguration, routes: [TableRoute], group: String = "fanout.cdc") {
+        self.postgres = postgres
+        self.kafka = kafka
+        self.routes = routes
+        self.group = group
+        // Costs a change a millisecond, and lets the many of a large transaction share requests.
+        producer.lingerMs = 1
+    }
+}

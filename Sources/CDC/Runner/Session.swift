@@ -1,0 +1,136 @@
+internal import KafkaClient
+internal import PostgresClient
+internal import Runtime
+internal import System
+
+/// One life of CDC: from connecting to the first failure. What it knows beyond it is in Kafka and in the slot.
+final class Session {
+    let configuration: CDCConfiguration
+    let log: Log
+    let clock: any Clock
+    let metrics: CDCMetrics
+    let loop: EventLoop
+    let isStopped: () -> Bool
+
+    var database: Database
+    let store: StateStore
+    let outlet: Outlet
+    var writer = RowWriter()
+    /// Set while the stream runs.
+    var replication: ReplicationConnection?
+    var contextID: UInt64 = 0
+    var lastStatusNs: UInt64 = 0
+    /// The newest place that the server has told.
+    var received = LSN.zero
+    private var lastAcknowledgedNs: UInt64
+    private var hasWarnedOfKafka = false
+
+    init(
+        _ configuration: CDCConfiguration, _ database: consuming Database, log: Log, clock: any Clock,
+        metrics: CDCMetrics, loop: EventLoop, isStopped: @escaping () -> Bool
+    ) throws(CDCError) {
+        self.configuration = configuration
+        self.database = database
+        self.log = log
+        self.clock = clock
+        self.metrics = metrics
+        self.loop = loop
+        self.isStopped = isStopped
+        var names: [String] = []
+        for route in configuration.routes where !names.contains(route.topic) { names.append(route.topic) }
+        let store = try StateStore(configuration, topic: names[0])
+        self.store = store
+        outlet = try Outlet(configuration, topics: names, from: store.current?.position ?? .zero)
+        lastAcknowledgedNs = clock.monotonicNs
+        writer.valueBytesMax = configuration.producer.messageBytesMax - 1000
+        // Broken before this session goes; the outlet does not outlive it.
+        outlet.whileFull = { [unowned self] () throws(CDCError) in try keepUp() }
+    }
+
+    func close() {
+        outlet.whileFull = { () throws(CDCError) in }
+        outlet.producer.close(deadlineMs: 0) { _ in }
+        store.close()
+    }
+
+    // MARK: From start to end
+
+    func run() throws(CDCError) {
+        // A key that cannot be is told before a slot is made for it.
+        for route in configuration.routes {
+            _ = try encoder(for: database.table(route, publication: configuration.publication).relation)
+        }
+        let server = try database.server()
+        let slot = try database.slot(configuration.slot)
+        let decision = StartDecision.decide(
+            stored: store.current, slot: slot, systemID: server.systemID, serverPosition: server.position,
+            database: database.name)
+        switch decision {
+        case .stream: break
+        case .resumeSnapshot:
+            log.info("resuming the snapshot", ["unread": .init(store.current?.unread.count ?? 0)])
+            try resumeSnapshot()
+        case .snapshot(let reason):
+            let isFirst = store.current == nil && slot == nil
+            if !isFirst, configuration.resnapshot == .never {
+                throw CDCError(
+                    .slotLost, "\(reason); changes may be missing from the topics",
+                    hint: "fanout cdc --resnapshot auto, which reads the tables again and deletes what is gone")
+            }
+            if isFirst { log.info("reading the tables", ["reason": "\(reason)"]) }
+            if !isFirst { log.warning("reading the tables again", ["reason": "\(reason)"]) }
+            try snapshot(systemID: server.systemID, replacing: slot)
+        }
+        try stream()
+    }
+
+    func encoder(for relation: Relation) throws(CDCError) -> TableEncoder? {
+        guard
+            let route = configuration.routes.first(where: {
+                $0.schema == relation.schema && $0.table == relation.name
+            }), let topic = outlet.topicNames.firstIndex(of: route.topic)
+        else { return nil }
+        return try TableEncoder(
+            relation, route: route, topic: topic, partitions: outlet.partitions[topic], database: database.name)
+    }
+
+    func context(lsn: LSN, xid: UInt32?, commitMs: Int64, isSnapshot: Bool) -> ChangeContext {
+        contextID += 1
+        return ChangeContext(
+            id: contextID, lsn: lsn, xid: xid, commitMs: commitMs, isSnapshot: isSnapshot, nowMs: clock.wallMs)
+    }
+
+    /// What must go on while something else takes long: the server hears from us, a stop is heard, silence of Kafka's
+    /// is told.
+    func keepUp() throws(CDCError) {
+        if isStopped() { throw CDCError(.stopped, "stopped") }
+        let now = clock.monotonicNs
+        watchKafka(now)
+        if now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 { try sendStatus(now) }
+    }
+
+    func watchKafka(_ now: UInt64) {
+        if outlet.producer.inFlight == 0 || outlet.tracker.confirmable != acknowledgedPosition {
+            acknowledgedPosition = outlet.tracker.confirmable
+            lastAcknowledgedNs = now
+            if hasWarnedOfKafka { log.info("Kafka acknowledges again") }
+            hasWarnedOfKafka = false
+        } else if !hasWarnedOfKafka, now - lastAcknowledgedNs > 5_000_000_000 {
+            hasWarnedOfKafka = true
+            log.warning(
+                "waiting for Kafka, which acknowledges nothing", ["records": .init(outlet.producer.inFlight)])
+        }
+    }
+    private var acknowledgedPosition = LSN.zero
+
+    func sendStatus(_ now: UInt64) throws(CDCError) {
+        lastStatusNs = now
+        guard replication != nil else { return }
+        let flushed = store.current?.position ?? .zero
+        do throws(PostgresError) {
+            try replication?.sendStatus(written: max(received, flushed), flushed: flushed, nowMs: clock.wallMs)
+        } catch {
+            throw CDCError(error, "cannot answer the server")
+        }
+    }
+}

@@ -1,0 +1,166 @@
+import PushLink
+import Runtime
+import System
+import Wire
+
+/// What one worker does on one core, with the log and the chat servers in memory: records as the join writes them go in,
+/// frames for the links come out. What the chat servers do with the frames is not timed.
+public struct DeliveryBenchmark {
+    public struct Figure: Sendable {
+        public let name: String
+        public let value: Double
+        public let unit: String
+    }
+
+    public let sessions: Int
+    public let seconds: Double
+    private static let partitionCount: Int32 = 16
+    private let clock = SystemClock()
+
+    public init(sessions: Int = 100_000, seconds: Double = 3) {
+        self.sessions = sessions
+        self.seconds = seconds
+    }
+
+    public func run() -> [Figure] {
+        // First, while no memory of another part is there to be used again.
+        var figures = register()
+        for (name, users, group, instances) in [
+            ("10 groups × 100, 1 chat server", 1_000, 100, 1), ("10 groups × 100, 4 chat servers", 1_000, 100, 4),
+            ("1,000 groups × 100, 4 chat servers", 100_000, 100, 4), ("500 pairs, 1 chat server", 1_000, 2, 1),
+        ] {
+            figures += route(name, users: users, group: group, instances: instances)
+        }
+        figures += fill()
+        return figures
+    }
+
+    // MARK: - Routing
+
+    private func route(_ name: String, users: Int, group: Int, instances: Int) -> [Figure] {
+        let stand = Stand(instances: instances, partitionCount: Self.partitionCount)
+        stand.open(users: users)
+        let messages = Self.messages(users: users, group: group)
+        var busyNs: UInt64 = 0
+        var turns = Latencies()
+        let before = stand.worker.counts
+        var next = 0
+        while Double(busyNs) < seconds * 1e9 {
+            let start = clock.monotonicNs
+            // As many records as a poll brings.
+            for _ in 0..<500 {
+                let record = messages[next % messages.count]
+                next += 1
+                stand.take(record)
+            }
+            let output = stand.takeOutput()
+            let routed = clock.monotonicNs
+            let answers = stand.acknowledge(output)
+            let back = clock.monotonicNs
+            stand.receive(answers)
+            let end = clock.monotonicNs
+            busyNs += routed - start + end - back
+            turns.record((routed - start) / 500)
+        }
+        let deliveries = Double(stand.worker.counts.deliveries - before.deliveries)
+        let records = Double(stand.worker.counts.records - before.records)
+        let busy = Double(busyNs) / 1e9
+        return [
+            Figure(name: "\(name): deliveries routed", value: deliveries / busy, unit: "/s"),
+            Figure(name: "\(name): records", value: records / busy, unit: "/s"),
+            Figure(name: "\(name): time a record, median", value: Double(turns.median), unit: "ns"),
+        ]
+    }
+
+    /// One record for each partition with recipients, 200 bytes of text.
+    private static func messages(users: Int, group: Int) -> [Record] {
+        let text = String(repeating: "x", count: 200)
+        var records: [Record] = []
+        for first in stride(from: 0, to: users, by: group) {
+            let members = (first..<first + group).map { user($0) }
+            let event =
+                #"{"type":"message","chat":"\#(chat(first))","seq":123456,"id":"\#(members[0])","from":"\#(members[0])","#
+                + #""ts":1763000000000,"kind":"text","text":"\#(text)"}"#
+            for (partition, here) in Dictionary(grouping: members, by: { $0.partition(count: partitionCount) }) {
+                let list = here.map { "\"\($0)\"" }.joined(separator: ",")
+                records.append(Record(partition: partition, value: Array(#"{"to":[\#(list)],"event":\#(event)}"#.utf8)))
+            }
+        }
+        return records
+    }
+
+    // MARK: - Sessions
+
+    private func register() -> [Figure] {
+        let stand = Stand(instances: 1, partitionCount: Self.partitionCount)
+        let frames = stand.registrations(users: sessions)
+        let residentBefore = Double(CurrentProcess.residentBytes)
+        let start = clock.monotonicNs
+        for bytes in frames { _ = stand.worker.linkReceived(0, bytes.span, nowMs: 0) }
+        let end = clock.monotonicNs
+        let resident = Double(CurrentProcess.residentBytes) - residentBefore
+        precondition(stand.worker.sessionCount == sessions)
+        return [
+            Figure(name: "\(sessions) sessions registered", value: Double(end - start) / 1e6, unit: "ms"),
+            Figure(name: "memory a session", value: resident / Double(sessions), unit: "bytes"),
+        ]
+    }
+
+    // MARK: - Fills
+
+    /// Everybody comes back at once and has missed 10 messages.
+    private func fill() -> [Figure] {
+        let users = 20_000
+        let stand = Stand(instances: 1, partitionCount: Self.partitionCount)
+        stand.open(users: users)
+        for record in (0..<10).flatMap({ _ in Self.messages(users: users, group: 100) }) { stand.take(record) }
+        stand.receive(stand.acknowledge(stand.takeOutput()))
+        let requests = stand.fills(users: users)
+        let start = clock.monotonicNs
+        _ = stand.worker.linkReceived(0, requests.span, nowMs: 0)
+        var bytes = 0
+        while stand.worker.hasFills(0) {
+            stand.worker.serveFills(0, room: 1 << 20)
+            bytes += stand.worker.takeOutput(0, nowMs: 0).count
+        }
+        let ms = Double(clock.monotonicNs - start) / 1e6
+        precondition(stand.worker.counts.fillsServed == users)
+        return [
+            Figure(name: "20,000 devices filled with 10 messages each", value: ms, unit: "ms"),
+            Figure(name: "fill rate", value: Double(bytes) / ms / 1_000, unit: "MB/s"),
+        ]
+    }
+
+    static func user(_ number: Int) -> UserID {
+        var generator = Numbers(UInt64(number))
+        return UserID.random(using: &generator)
+    }
+
+    static func chat(_ number: Int) -> ChatID {
+        var generator = Numbers(UInt64(number) << 32)
+        return ChatID.random(using: &generator)
+    }
+}
+
+private struct Latencies {
+    private var values: [UInt64] = []
+    mutating func record(_ value: UInt64) { values.append(value) }
+    var median: UInt64 { values.isEmpty ? 0 : values.sorted()[values.count / 2] }
+}
+
+struct Record {
+    let partition: Int32
+    let value: [UInt8]
+}
+
+private struct Numbers: RandomNumberGenerator {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed &+ 0x9e37_79b9_7f4a_7c15 }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var value = state
+        value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
+        value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
+        return value ^ value >> 31
+    }
+}

@@ -1,0 +1,248 @@
+public import PushLink
+public import Wire
+
+/// One owned partition of `chat.deliveries`: everything that is known of its users, and what each record means for them.
+///
+/// Life: *restoring* (records from before the committed offset refill the window and the dedupe), *hearing* (the chat
+/// servers tell their sessions), *live*.
+public struct DeliveryPartition {
+    public enum Phase: Equatable, Sendable {
+        case restoring
+        case hearing(deadlineMs: Int64)
+        case live
+    }
+
+    public enum Outcome: Equatable, Sendable {
+        /// To be sent to the targets.
+        case routed(EventKind)
+        /// Of before the committed offset: remembered, not sent.
+        case restored
+        /// Its source has been seen already.
+        case duplicate
+        /// Not a delivery record.
+        case rejected(JSONError)
+    }
+
+    public let number: Int32
+    public internal(set) var term: UInt64
+    public internal(set) var phase = Phase.restoring
+    /// Records before this only teach which sources have been seen: a repeat whose first writing was not read would look
+    /// new, and repeats come soon after.
+    private let remembersFrom: Int64
+    /// The first record that is to be delivered.
+    public let liveFrom: Int64
+    /// The last record taken.
+    public private(set) var routed: Cursor
+    /// What the log is known to hold at least.
+    public private(set) var knownEnd: Int64
+
+    public private(set) var users = UserTable()
+    public internal(set) var router = Router()
+    public internal(set) var window: HotWindow
+    public internal(set) var presence: Presence
+    private var dedupe = SourceDedupe()
+    private let savedDedupe: (state: SourceDedupe, offset: Int64)?
+    private var isSavedDedupeMerged = false
+    /// The present record's, kept for its storage.
+    private var recipients: [Int] = []
+
+    /// - Parameters:
+    ///   - readsFrom: the first record that will come.
+    ///   - remembersFrom: the first record that the window may keep, between the other two.
+    ///   - saved: the dedupe as of an offset at or before `liveFrom`, from the commit's metadata.
+    public init(
+        number: Int32, term: UInt64, readsFrom: Int64, remembersFrom: Int64, liveFrom: Int64, knownEnd: Int64,
+        saved: (state: SourceDedupe, offset: Int64)?, awaitsPresence: Bool, windowBytesMax: Int,
+        presenceGraceMs: Int64
+    ) {
+        self.number = number
+        self.term = term
+        self.remembersFrom = remembersFrom
+        self.liveFrom = liveFrom
+        self.knownEnd = max(knownEnd, liveFrom)
+        routed = Cursor(offset: readsFrom - 1, timestamp: 0)
+        window = HotWindow(bytesMax: windowBytesMax, start: Cursor(offset: remembersFrom - 1, timestamp: 0))
+        presence = Presence(graceMs: presenceGraceMs)
+        savedDedupe = saved
+        self.awaitsPresence = awaitsPresence
+    }
+
+    /// Whether `chat.presence` has yet to tell who was online.
+    var awaitsPresence: Bool
+
+    /// Whether everything from before `liveFrom` has been read.
+    public var isRestored: Bool { routed.offset >= liveFrom - 1 && !awaitsPresence }
+
+    /// The log has no more records before this offset: what is missing was compacted or is past retention.
+    public mutating func skip(to nextOffset: Int64) {
+        if nextOffset - 1 > routed.offset { routed = Cursor(offset: nextOffset - 1, timestamp: 0) }
+        knownEnd = max(knownEnd, nextOffset)
+    }
+
+    public var dedupeState: SourceDedupe { dedupe }
+
+    // MARK: - Records
+
+    /// Takes the next record. `offline` collects recipients of a message who have no session.
+    public mutating func take(
+        _ cursor: Cursor, value: Span<UInt8>, source: Span<UInt8>?, windowFrom: Int64, targets: inout Targets,
+        offline: inout [Int]
+    ) -> Outcome {
+        routed = cursor
+        knownEnd = max(knownEnd, cursor.offset + 1)
+        if let savedDedupe, !isSavedDedupeMerged, cursor.offset >= savedDedupe.offset {
+            isSavedDedupeMerged = true
+            dedupe.merge(savedDedupe.state)
+        }
+        if let source, !dedupe.admit(source) { return .duplicate }
+        guard cursor.offset >= remembersFrom else {
+            window = HotWindow(bytesMax: window.bytesMax, start: cursor)
+            return .restored
+        }
+        do throws(JSONError) {
+            let record = try DeliveryRecord(decoding: value)
+            // Read to the end before anyone is served: a list is valid as a whole or not at all.
+            recipients.removeAll(keepingCapacity: true)
+            if case .users(let list) = record.recipients { try readRecipients(value.extracting(list)) }
+            return deliver(
+                record, cursor, event: value.extracting(record.event), windowFrom: windowFrom, &targets, &offline)
+        } catch {
+            return .rejected(error)
+        }
+    }
+
+    private mutating func readRecipients(_ list: Span<UInt8>) throws(JSONError) {
+        var reader = JSONReader(list)
+        try reader.beginArray()
+        while try reader.nextElement() { recipients.append(users.intern(try reader.readID())) }
+    }
+
+    private mutating func deliver(
+        _ record: DeliveryRecord, _ cursor: Cursor, event: Span<UInt8>, windowFrom: Int64, _ targets: inout Targets,
+        _ offline: inout [Int]
+    ) -> Outcome {
+        let kind = EventKind(ofEvent: event)
+        let isLive = cursor.offset >= liveFrom
+        window.append(cursor, kind: kind, event: event)
+        if case .largeChat(let chat) = record.recipients {
+            window.addRecipients(largeChat: chat)
+            if isLive { router.route(largeChat: chat, into: &targets) }
+        }
+        if let device = record.device { window.limit(to: device) }
+        for user in recipients {
+            window.addRecipient(user: user)
+            guard isLive else { continue }
+            let isOnline = router.route(user: user, device: record.device, into: &targets)
+            if !isOnline, kind == .message, record.device == nil { offline.append(user) }
+        }
+        if let chat = record.enters {
+            for user in recipients { router.declare(user: user, chat: chat, isMember: true) }
+        }
+        if let chat = record.leaves {
+            for user in recipients { router.declare(user: user, chat: chat, isMember: false) }
+        }
+        window.trim(before: windowFrom)
+        return isLive ? .routed(kind) : .restored
+    }
+
+    // MARK: - Sessions
+
+    /// Whether a cursor is of another life of the topic; `nil` when it lies beyond what the log is known to hold.
+    public func isForeign(_ cursor: Cursor) -> Bool? { cursor.offset >= knownEnd ? nil : window.isForeign(cursor) }
+
+    mutating func logEnds(at offset: Int64) { knownEnd = max(knownEnd, offset) }
+
+    mutating func register(_ session: SessionRegistration, instance: Int, generation: UInt8, nowMs: Int64) {
+        let user = users.intern(session.user)
+        let outcome = router.register(session, user: user, instance: instance, generation: generation)
+        if outcome == .first { presence.firstSessionOpened(user: user, nowMs: nowMs) }
+    }
+
+    mutating func unregister(instance: Int, number: SessionNumber, nowMs: Int64) {
+        guard let (user, wasLast) = router.unregister(instance: instance, number: number), wasLast else { return }
+        presence.lastSessionClosed(user: user, nowMs: nowMs)
+    }
+
+    /// Forgets an instance's sessions, but for a generation; answers the users who have none left.
+    mutating func removeInstance(_ instance: Int, keeping generation: UInt8?, nowMs: Int64) -> [Int] {
+        var left: [Int] = []
+        router.removeInstance(instance, keeping: generation) { left.append($0) }
+        for user in left { presence.lastSessionClosed(user: user, nowMs: nowMs) }
+        return left
+    }
+
+    mutating func restorePresence(of user: UserID, status: PresenceStatus, lastSeen: Int64, nowMs: Int64) {
+        presence.restore(user: users.intern(user), status: status, lastSeen: lastSeen, nowMs: nowMs)
+    }
+
+    mutating func intern(_ user: UserID) -> Int { users.intern(user) }
+}
+
+extension EventKind {
+    /// By the event's `type`, which every writer puts first; anything else is looked up.
+    init(ofEvent event: Span<UInt8>) {
+        let prefix: StaticString = #"{"type":""#
+        let count = prefix.utf8CodeUnitCount
+        if event.count > count + 8, event.extracting(0..<count).elementsEqual(#"{"type":""#) {
+            // The first letters tell the types apart; what they begin is compared whole.
+            let rest = event.extracting(count..<event.count)
+            switch rest[0] {
+            case 0x6d where Self.starts(rest, "message\""): self = .message
+            case 0x6d where Self.starts(rest, "member\""): self = .member
+            case 0x72 where Self.starts(rest, "receipt\""): self = .receipt
+            case 0x74 where Self.starts(rest, "typing\""): self = .typing
+            case 0x65 where Self.starts(rest, "error\""): self = .error
+            default: self = .other
+            }
+            return
+        }
+        self = EventHead(event).kind
+    }
+
+    private static func starts(_ bytes: Span<UInt8>, _ text: String) -> Bool {
+        let count = text.utf8.count
+        return bytes.count >= count && bytes.extracting(0..<count).elementsEqual(text)
+    }
+}
+
+/// What Delivery reads of an event when it must: for a push to somebody offline, or when `type` does not stand first.
+struct EventHead {
+    private(set) var kind = EventKind.other
+    private(set) var chat: ChatID?
+    private(set) var from: UserID?
+    /// A new message, not an edit or a deletion of one.
+    private(set) var isNewMessage = false
+
+    private enum Field: String, CaseIterable { case type, chat, from, kind }
+    private static let fields = JSONFields<Field>()
+
+    init(_ event: Span<UInt8>) {
+        try? read(event)
+    }
+
+    private mutating func read(_ event: Span<UInt8>) throws(JSONError) {
+        var messageKind = true
+        var reader = JSONReader(event)
+        try reader.beginObject()
+        while let name = try reader.nextField() {
+            switch Self.fields.find(name, in: event) {
+            case .type:
+                let type = try reader.readString().text(in: event)
+                kind =
+                    switch type {
+                    case "message": .message
+                    case "member": .member
+                    case "receipt": .receipt
+                    case "typing": .typing
+                    case "error": .error
+                    default: .other
+                    }
+            case .chat: chat = try reader.readID()
+            case .from: from = try reader.readID()
+            case .kind: messageKind = try reader.readString().equals("text", in: event)
+            case nil: try reader.skipValue()
+            }
+        }
+        isNewMessage = kind == .message && messageKind
+    }
+}

@@ -1,0 +1,80 @@
+public import Wire
+
+/// Messages for people with no session, gathered per user and chat for a moment before they go to `chat.push`: a chat
+/// in which ten people write at once makes one record a user, not ten.
+public struct PushCoalescer {
+    public struct Entry: Equatable, Sendable {
+        public let user: UserID
+        public let chat: ChatID
+        public fileprivate(set) var count: Int
+        /// The newest message, as its event: shared by all of the record's users.
+        public fileprivate(set) var last: [UInt8]
+    }
+
+    private struct Key: Hashable {
+        let user: UserID
+        let chat: ChatID
+    }
+
+    private struct Pending {
+        var entry: Entry
+        let partition: Int32
+        /// Nothing from here on may be committed while this waits.
+        let firstOffset: Int64
+        let dueMs: Int64
+    }
+
+    public let windowMs: Int64
+    public let entriesMax: Int
+    private var pending: [Key: Pending] = [:]
+    /// All wait equally long, so this is in the order in which they are due.
+    private var order = Ring<Key>()
+
+    public init(windowMs: Int64 = 1_000, entriesMax: Int = 100_000) {
+        self.windowMs = windowMs
+        self.entriesMax = entriesMax
+    }
+
+    public var count: Int { pending.count }
+
+    public mutating func add(
+        user: UserID, chat: ChatID, partition: Int32, offset: Int64, event: [UInt8], nowMs: Int64
+    ) {
+        let key = Key(user: user, chat: chat)
+        if pending[key] != nil {
+            pending[key]?.entry.count += 1
+            pending[key]?.entry.last = event
+            return
+        }
+        let entry = Entry(user: user, chat: chat, count: 1, last: event)
+        pending[key] = Pending(entry: entry, partition: partition, firstOffset: offset, dueMs: nowMs + windowMs)
+        order.append(key)
+    }
+
+    /// Takes what is due, and whatever is too much to keep; at most `limit`.
+    public mutating func take(nowMs: Int64, limit: Int) -> [(entry: Entry, partition: Int32, offset: Int64)] {
+        var taken: [(entry: Entry, partition: Int32, offset: Int64)] = []
+        while taken.count < limit, !order.isEmpty {
+            let key = order[order.start]
+            guard let next = pending[key] else {
+                _ = order.removeFirst()
+                continue
+            }
+            guard next.dueMs <= nowMs || pending.count > entriesMax else { break }
+            _ = order.removeFirst()
+            pending[key] = nil
+            taken.append((next.entry, next.partition, next.firstOffset))
+        }
+        return taken
+    }
+
+    /// Forgets a partition that is no longer ours; its next owner starts from the committed offset and gathers anew.
+    public mutating func remove(partition: Int32) {
+        pending = pending.filter { $0.value.partition != partition }
+    }
+
+    /// The lowest offset of each partition that still waits here.
+    public func forEachPending(_ body: (_ partition: Int32, _ offset: Int64) -> Void) {
+        for entry in pending.values { body(entry.partition, entry.firstOffset) }
+    }
+}

@@ -1,0 +1,50 @@
+import Runtime
+
+/// The worker's counts as metrics.
+final class DeliveryMetrics {
+    private var last = DeliveryCounts()
+    private let counters: [(Counter, KeyPath<DeliveryCounts, Int>)]
+    private let sessions: Gauge
+    private let partitions: Gauge
+    private let instances: Gauge
+    private let windowBytes: Gauge
+    let fromLog: Histogram
+
+    init(_ metrics: Metrics) {
+        func counter(_ name: String, _ help: String, _ path: KeyPath<DeliveryCounts, Int>)
+            -> (Counter, KeyPath<DeliveryCounts, Int>)
+        {
+            (metrics.counter("fanout_delivery_" + name, help), path)
+        }
+        counters = [
+            counter("records_total", "records read from chat.deliveries", \.records),
+            counter("deliveries_total", "events sent to sessions", \.deliveries),
+            counter("batches_total", "frames with one event and its sessions sent to chat servers", \.batches),
+            counter("duplicates_total", "records dropped because their source had been seen", \.duplicates),
+            counter("rejected_total", "records that could not be read", \.rejected),
+            counter("typing_dropped_total", "typing events dropped for full links", \.droppedTyping),
+            counter("fills_served_total", "pages of missed events served from the hot window", \.fillsServed),
+            counter("fills_refused_total", "fills that the hot window could not serve", \.fillsRefused),
+            counter("links_stuck_total", "links given up because they stayed full", \.stuckLinks),
+            counter("instances_dropped_total", "chat servers given up", \.droppedInstances),
+            counter("presence_changes_total", "users who came online or went offline", \.presenceChanges),
+            counter("pushes_total", "records written to chat.push", \.pushes),
+        ]
+        sessions = metrics.gauge("fanout_delivery_sessions", "sessions registered here")
+        partitions = metrics.gauge("fanout_delivery_partitions", "partitions of chat.deliveries owned")
+        instances = metrics.gauge("fanout_delivery_instances", "chat servers known")
+        fromLog = metrics.histogram(
+            "fanout_delivery_log_seconds", "from the join's record to the delivery worker, sampled once a batch")
+        windowBytes = metrics.gauge("fanout_delivery_window_bytes", "bytes in the hot windows")
+    }
+
+    func publish(_ worker: DeliveryWorker) {
+        let now = worker.counts
+        for (counter, path) in counters { counter.add(now[keyPath: path] - last[keyPath: path]) }
+        last = now
+        sessions.set(worker.sessionCount)
+        partitions.set(worker.owned.count)
+        instances.set(worker.instanceCount)
+        windowBytes.set(worker.windowByteCount)
+    }
+}

@@ -1,0 +1,430 @@
+import KafkaClient
+import PushLink
+import Runtime
+import System
+import Wire
+
+/// The handles of one worker and the turn that moves data between them: on the loop's thread only.
+///
+/// A turn takes what the log and the sockets have brought to the worker, carries out what it wants done, and leaves each
+/// link one array to write; the loop sends that with one system call a socket.
+final class DeliveryRunner {
+    let configuration: DeliveryConfiguration
+    let loop: EventLoop
+    let worker: DeliveryWorker
+    let consumer: Consumer
+    let output: LogOutput
+    private let directory: InstanceDirectory
+    private let presence: PresenceReader
+    private let cursors: CursorStore?
+    private let counters: DeliveryMetrics
+    private let setReady: (Bool) -> Void
+
+    private var wake: Registration?
+    private var connections: [Int: LinkConnection] = [:]
+    /// Records of partitions that wait for chat servers to tell their sessions, in order. Kept here rather than paused and
+    /// sought again: librdkafka 2.0.2 may not answer a seek of a paused partition, and a pause outlives its assignment.
+    private var backlog: [Int32: Ring<HeldRecord>] = [:]
+    private var backlogBytes = 0
+
+    private struct HeldRecord {
+        let cursor: Cursor
+        let value: [UInt8]
+        let source: [UInt8]?
+    }
+    private var committed: [Int32: Int64] = [:]
+    private var nextCommitMs: Int64 = 0
+    private var failure: DeliveryError?
+    private let startWallMs: Int64
+    private let startMonotonicMs: UInt64
+
+    static let tickMs = 50
+    private static let commitEveryMs: Int64 = 200
+    private static let messagesPerTurn = 500
+    /// With so much held back nothing more is read until a partition starts, which takes `hearingMs` at most.
+    private static let backlogBytesMax = 32 << 20
+    /// Bytes of fills that may wait on a link.
+    private static let fillBytesMax = 1 << 20
+
+    /// Time that moves at the pace of the monotonic clock and never jumps, as milliseconds since the epoch.
+    var nowMs: Int64 { startWallMs + Int64(loop.monotonicMs - startMonotonicMs) }
+
+    init(
+        _ configuration: DeliveryConfiguration, on loop: EventLoop, setReady: @escaping (Bool) -> Void
+    ) throws(DeliveryError) {
+        self.configuration = configuration
+        self.loop = loop
+        self.setReady = setReady
+        startWallMs = loop.nowMs
+        startMonotonicMs = loop.monotonicMs
+        let names = configuration.names
+        let areCountsEqual: Bool
+        do throws(KafkaError) {
+            output = try LogOutput(configuration, on: loop)
+            let (partitionCount, presenceCount) = try output.partitionCounts()
+            areCountsEqual = partitionCount == presenceCount
+            var settings = DeliverySettings(
+                identity: LinkIdentity(name: configuration.name, epoch: configuration.epoch),
+                secret: configuration.secret, partitionCount: partitionCount)
+            settings.windowBytesMax = configuration.windowBytesMax
+            settings.windowAgeMs = configuration.windowAgeMs
+            settings.presenceGraceMs = configuration.presenceGraceMs
+            settings.pushWindowMs = configuration.pushWindowMs
+            settings.hearingMs = configuration.hearingMs
+            worker = DeliveryWorker(settings)
+
+            var options = ConsumerOptions(groupID: names.group("delivery"))
+            if configuration.isMemberStatic { options.groupInstanceID = configuration.name }
+            options.sessionTimeoutMs = configuration.sessionTimeoutMs
+            options.heartbeatIntervalMs = max(100, configuration.sessionTimeoutMs / 5)
+            options.reportsEndOfPartition = true
+            consumer = try Consumer(configuration.kafka, options)
+            directory = try InstanceDirectory(configuration)
+            presence = try PresenceReader(configuration)
+        } catch {
+            throw DeliveryError(.kafka, "\(error)")
+        }
+        guard areCountsEqual else {
+            throw DeliveryError(.topics, "\(names[.deliveries]) and \(names[.presence]) differ in their partitions")
+        }
+        cursors = configuration.postgres.map { CursorStore($0, log: configuration.log) }
+        counters = DeliveryMetrics(configuration.metrics)
+    }
+
+    // MARK: - Life
+
+    func run() throws(DeliveryError) {
+        do {
+            try consumer.subscribe([configuration.names[.deliveries]])
+            wake = try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in takeRecords() }
+            try directory.start(on: loop, self)
+            try presence.start(on: loop, self)
+            try output.start(on: loop, self)
+        } catch {
+            throw DeliveryError(.kafka, "\(error)")
+        }
+        cursors?.start(on: loop) { [unowned self] lookUp, stored in
+            worker.answerLookUp(lookUp, stored)
+            finishTurn()
+        }
+        scheduleTick()
+        loop.run()
+        if let failure { throw failure }
+    }
+
+    func fail(_ error: DeliveryError) {
+        if failure == nil { failure = error }
+        loop.stop()
+    }
+
+    /// Leaves in good order: what is acknowledged is committed, links are told, the group is left.
+    func close() {
+        commitNow(worker.owned)
+        worker.stop(nowMs: nowMs)
+        finishTurn()
+        loop.runOnce(timeoutMs: 0)
+        cursors?.close(worker.cursors.takeAll())
+        wake?.cancel()
+        directory.close()
+        presence.close()
+        consumer.close(deadlineMs: 3_000)
+        output.close()
+    }
+
+    private func scheduleTick() {
+        loop.schedule(afterMs: Self.tickMs) { [unowned self] in
+            tick()
+            scheduleTick()
+        }
+    }
+
+    private func tick() {
+        worker.tick(nowMs: nowMs)
+        finishTurn()
+        if nowMs >= nextCommitMs {
+            nextCommitMs = nowMs + Self.commitEveryMs
+            commitLater()
+        }
+        cursors?.store(worker.cursors.take(nowMs: nowMs)) { [unowned self] in worker.cursors.putBack($0) }
+        counters.publish(worker)
+        setReady(!worker.owned.isEmpty && worker.owned.allSatisfy { worker.phase(of: $0) == .live })
+        resumeReading()
+    }
+
+    /// To be called after everything that may have made the worker say something.
+    func finishTurn() {
+        var actions = worker.takeActions()
+        while !actions.isEmpty {
+            for action in actions { carryOut(action) }
+            actions = worker.takeActions()
+        }
+        output.produce(from: worker, nowMs: nowMs)
+        for (number, connection) in connections { write(number, connection) }
+        resumeReading()
+    }
+
+    private func carryOut(_ action: DeliveryAction) {
+        switch action {
+        case .connect(let number, let address): connect(number, address)
+        case .disconnect(let number, let farewell): connections.removeValue(forKey: number)?.end(farewell)
+        case .resume(let partition): resume(partition)
+        case .raiseTerm(let partition, let term): raiseTerm(partition, term)
+        case .askEnd(let partition):
+            // Rare: a topic made anew, or a former owner that read on. Without an answer the cursor is believed.
+            let end = try? consumer.watermarks(topicPartition(partition), timeoutMs: 1_000).high
+            worker.logEnds(partition, at: end ?? .max)
+        case .lookUp(let lookUp):
+            if let cursors { cursors.lookUp(lookUp) } else { worker.answerLookUp(lookUp, .none) }
+        }
+    }
+
+    // MARK: - Records
+
+    private func takeRecords() {
+        guard !mustWait else {
+            // Acknowledgements or the deadline for a stuck link bring us back.
+            wake?.interest = []
+            return
+        }
+        let now = nowMs
+        let batch = consumer.poll(maxMessages: Self.messagesPerTurn)
+        for index in 0..<batch.count {
+            let message = batch[index]
+            take(message, now)
+        }
+        if batch.count > 0 {
+            let ageMs = max(0, nowMs - batch[batch.count - 1].timestampMs)
+            counters.fromLog.record(ns: UInt64(ageMs) * 1_000_000)
+        }
+        if let event = batch.event { take(event) }
+        finishTurn()
+    }
+
+    private func take(_ message: borrowing Message, _ now: Int64) {
+        let partition = message.partition
+        let cursor = Cursor(offset: message.offset, timestamp: message.timestampMs)
+        // A tombstone is refused like any other record that is none: nobody deletes from this topic.
+        let nothing: [UInt8] = []
+        if let value = message.value {
+            take(partition, cursor, value, message.header("src"), now)
+        } else {
+            take(partition, cursor, nothing.span, nil, now)
+        }
+    }
+
+    private func take(
+        _ partition: Int32, _ cursor: Cursor, _ value: Span<UInt8>, _ source: Span<UInt8>?, _ now: Int64
+    ) {
+        if backlog[partition] == nil {
+            guard worker.take(partition, cursor, value: value, source: source, nowMs: now) == .notYet else { return }
+            backlog[partition] = Ring()
+        }
+        var copy: [UInt8]?
+        if let source { copy = [UInt8](copying: source) }
+        backlogBytes += value.count
+        backlog[partition]?.append(HeldRecord(cursor: cursor, value: [UInt8](copying: value), source: copy))
+    }
+
+    private func takeBacklog(_ partition: Int32, _ body: (HeldRecord) -> Void) {
+        guard var held = backlog.removeValue(forKey: partition) else { return }
+        while !held.isEmpty {
+            let record = held.removeFirst()
+            backlogBytes -= record.value.count
+            body(record)
+        }
+    }
+
+    private func resume(_ partition: Int32) {
+        let now = nowMs
+        takeBacklog(partition) { record in take(partition, record.cursor, record.value.span, record.source?.span, now) }
+    }
+
+    private var mustWait: Bool { worker.isBlocked || backlogBytes > Self.backlogBytesMax }
+
+    private func resumeReading() {
+        if let wake, wake.interest.isEmpty, !mustWait { wake.interest = .read }
+    }
+
+    func topicPartition(_ partition: Int32) -> TopicPartition {
+        TopicPartition(configuration.names[.deliveries], partition)
+    }
+
+    // MARK: - The group
+
+    private func take(_ event: ConsumerEvent) {
+        switch event {
+        case .assigned(let list): assigned(list.map(\.partition))
+        case .revoked(let list, let lost): revoked(list.map(\.partition), lost: lost)
+        case .endOfPartition(let place, let nextOffset):
+            worker.reachedEnd(of: place.partition, nextOffset: nextOffset, nowMs: nowMs)
+        case .committed(_, let error):
+            if let error { configuration.log.warning("commit failed", ["error": .string("\(error)")]) }
+        case .error(let error, _):
+            configuration.log.warning("log", ["error": .string("\(error)")])
+            if error.isFatal { fail(DeliveryError(.kafka, "\(error)")) }
+        }
+    }
+
+    private func assigned(_ partitions: [Int32]) {
+        do throws(KafkaError) {
+            let takeovers = try Takeover.plan(partitions, consumer, self)
+            do throws(KafkaError) {
+                // Raises the term: from here on a former owner's claims are refused.
+                try consumer.commit(takeovers.map(\.committed))
+            } catch {
+                // Another rebalance is on its way and will take the partitions back.
+                configuration.log.warning("cannot commit the term", ["error": .string("\(error)")])
+            }
+            try consumer.assign(
+                takeovers.map { PartitionStart(topicPartition($0.partition), at: .offset($0.readsFrom)) })
+            for takeover in takeovers {
+                worker.own(
+                    takeover.partition, term: takeover.note.term, readsFrom: takeover.readsFrom,
+                    remembersFrom: takeover.remembersFrom, liveFrom: takeover.liveFrom, knownEnd: takeover.knownEnd,
+                    saved: takeover.note.saved, awaitsPresence: true, nowMs: nowMs)
+                committed[takeover.partition] = takeover.liveFrom
+            }
+            presence.read(partitions)
+            configuration.log.info("assigned", ["partitions": .string("\(partitions.sorted())")])
+        } catch {
+            fail(DeliveryError(.kafka, "\(error)"))
+        }
+    }
+
+    private func revoked(_ partitions: [Int32], lost: Bool) {
+        if !lost { commitNow(partitions) }
+        for partition in partitions {
+            worker.disown(partition)
+            takeBacklog(partition) { _ in }
+            committed[partition] = nil
+        }
+        presence.stop(partitions)
+        do {
+            try consumer.unassign()
+        } catch {
+            fail(DeliveryError(.kafka, "\(error)"))
+        }
+        configuration.log.info("revoked", ["partitions": .string("\(partitions.sorted())"), "lost": .bool(lost)])
+    }
+
+    private func raiseTerm(_ partition: Int32, _ term: UInt64) {
+        guard let offset = committed[partition] else { return }
+        let note = CommitNote(term: term)
+        do {
+            try consumer.commit([CommittedOffset(topicPartition(partition), offset: offset, metadata: note.text)])
+            worker.raiseTerm(of: partition, to: term)
+        } catch {
+            // Not ours any more, which the next rebalance will tell, or the coordinator is away: an instance asks again.
+            configuration.log.warning("cannot raise the term", ["error": .string("\(error)")])
+        }
+    }
+
+    // MARK: - Commits
+
+    private func commitPositions(_ partitions: [Int32]?) -> [CommittedOffset] {
+        worker.commitPositions().compactMap { position in
+            guard partitions?.contains(position.partition) != false, committed[position.partition] != position.offset
+            else { return nil }
+            committed[position.partition] = position.offset
+            return CommittedOffset(
+                topicPartition(position.partition), offset: position.offset, metadata: position.note.text)
+        }
+    }
+
+    private func commitLater() {
+        let offsets = commitPositions(nil)
+        guard !offsets.isEmpty else { return }
+        do {
+            try consumer.commitLater(offsets)
+        } catch {
+            configuration.log.warning("commit failed", ["error": .string("\(error)")])
+        }
+    }
+
+    private func commitNow(_ partitions: [Int32]) {
+        let offsets = commitPositions(partitions)
+        guard !offsets.isEmpty else { return }
+        do {
+            try consumer.commit(offsets, timeoutMs: 2_000)
+        } catch {
+            configuration.log.warning("commit failed", ["error": .string("\(error)")])
+        }
+    }
+
+    // MARK: - Links
+
+    private func connect(_ number: Int, _ address: String) {
+        guard let target = Address(address) else {
+            configuration.log.warning("bad push address", ["instance": .string("\(address)")])
+            return worker.linkEnded(number, nowMs: nowMs)
+        }
+        connections.removeValue(forKey: number)?.end([])
+        let connection = LinkConnection(number, address: address, self)
+        connections[number] = connection
+        connection.stream = Stream.connect(
+            host: target.host, port: Int(target.port), on: loop, delegate: connection,
+            limits: StreamLimits(bytes: 128 << 20, fragments: 65_536), timeoutMs: 2_000, tls: configuration.tls)
+    }
+
+    private func write(_ number: Int, _ connection: LinkConnection) {
+        guard let stream = connection.stream else { return }
+        if worker.hasFills(number) {
+            worker.serveFills(number, room: Self.fillBytesMax - stream.queuedBytes)
+        }
+        guard worker.hasOutput(number) else { return }
+        if stream.write(worker.takeOutput(number, nowMs: nowMs)) == .overflow { stream.close() }
+    }
+
+    func connected(_ connection: LinkConnection) {
+        worker.linkConnected(connection.number, nonce: LinkSecret.nonce(), nowMs: nowMs)
+        finishTurn()
+    }
+
+    func received(_ connection: LinkConnection, _ bytes: Span<UInt8>) {
+        guard connections[connection.number] === connection else { return }
+        if let error = worker.linkReceived(connection.number, bytes, nowMs: nowMs) {
+            configuration.log.warning("link ended", ["to": .string(connection.address), "error": .string("\(error)")])
+        }
+        finishTurn()
+    }
+
+    func drained(_ connection: LinkConnection) {
+        guard connections[connection.number] === connection else { return }
+        write(connection.number, connection)
+    }
+
+    func closed(_ connection: LinkConnection, _ reason: CloseReason) {
+        guard connections[connection.number] === connection else { return }
+        connections[connection.number] = nil
+        if case .failed(let error) = reason {
+            configuration.log.debug("link lost", ["to": .string(connection.address), "error": .string("\(error)")])
+        }
+        worker.linkEnded(connection.number, nowMs: nowMs)
+        finishTurn()
+    }
+}
+
+/// One connection to an instance.
+final class LinkConnection: StreamDelegate {
+    let number: Int
+    let address: String
+    var stream: Stream?
+    private unowned let runner: DeliveryRunner
+
+    init(_ number: Int, address: String, _ runner: DeliveryRunner) {
+        self.number = number
+        self.address = address
+        self.runner = runner
+    }
+
+    func end(_ farewell: [UInt8]) {
+        if !farewell.isEmpty { stream?.write(farewell) }
+        stream?.closeAfterFlush()
+        stream = nil
+    }
+
+    func streamConnected(_ stream: Stream) { runner.connected(self) }
+    func stream(_ stream: Stream, received bytes: Span<UInt8>) { runner.received(self, bytes) }
+    func streamDrained(_ stream: Stream) { runner.drained(self) }
+    func streamClosed(_ stream: Stream, reason: CloseReason) { runner.closed(self, reason) }
+}

@@ -1,0 +1,113 @@
+import KafkaClient
+import PushLink
+import System
+import Wire
+
+/// Follows `chat.instances`: who is there, and where.
+final class InstanceDirectory {
+    private let consumer: Consumer
+    private let topic: String
+    private var wake: Registration?
+    private unowned var runner: DeliveryRunner?
+
+    /// An announcement older than this when it is read tells of an instance that is gone.
+    private static let ageMsMax: Int64 = 10_000
+
+    init(_ configuration: DeliveryConfiguration) throws(KafkaError) {
+        var options = ConsumerOptions()
+        options.reportsEndOfPartition = true
+        consumer = try Consumer(configuration.kafka, options)
+        topic = configuration.names[.instances]
+    }
+
+    func start(on loop: EventLoop, _ runner: DeliveryRunner) throws {
+        self.runner = runner
+        try consumer.assign([PartitionStart(TopicPartition(topic, 0), at: .beginning)])
+        wake = try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in read() }
+    }
+
+    func close() {
+        wake?.cancel()
+        consumer.close(deadlineMs: 1_000)
+    }
+
+    private func read() {
+        guard let runner else { return }
+        let now = runner.nowMs
+        let batch = consumer.poll()
+        for index in 0..<batch.count {
+            let message = batch[index]
+            guard let value = message.value else {
+                if let key = message.key { runner.worker.withdrawn(String(showing: key), nowMs: now) }
+                continue
+            }
+            guard now - message.timestampMs < Self.ageMsMax, let record = try? InstanceRecord(decoding: value) else {
+                continue
+            }
+            runner.worker.announced(
+                LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress, nowMs: now)
+        }
+        if case .endOfPartition = batch.event { runner.worker.directoryRead(nowMs: now) }
+        runner.finishTurn()
+    }
+}
+
+/// Reads a partition of `chat.presence` to its end when it is taken over: who was online, and when everybody was last
+/// seen.
+final class PresenceReader {
+    private let consumer: Consumer
+    private let topic: String
+    private var reading: Set<Int32> = []
+    private var wake: Registration?
+    private unowned var runner: DeliveryRunner?
+
+    init(_ configuration: DeliveryConfiguration) throws(KafkaError) {
+        var options = ConsumerOptions()
+        options.reportsEndOfPartition = true
+        consumer = try Consumer(configuration.kafka, options)
+        topic = configuration.names[.presence]
+    }
+
+    func start(on loop: EventLoop, _ runner: DeliveryRunner) throws {
+        self.runner = runner
+        wake = try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in read() }
+    }
+
+    func close() {
+        wake?.cancel()
+        consumer.close(deadlineMs: 1_000)
+    }
+
+    func read(_ partitions: [Int32]) {
+        reading.formUnion(partitions)
+        do {
+            try consumer.add(partitions.map { PartitionStart(TopicPartition(topic, $0), at: .beginning) })
+        } catch {
+            runner?.fail(DeliveryError(.kafka, "\(error)"))
+        }
+    }
+
+    func stop(_ partitions: [Int32]) {
+        let left = reading.intersection(partitions)
+        guard !left.isEmpty else { return }
+        reading.subtract(left)
+        try? consumer.remove(left.map { TopicPartition(topic, $0) })
+    }
+
+    private func read() {
+        guard let runner else { return }
+        let batch = consumer.poll()
+        for index in 0..<batch.count {
+            let message = batch[index]
+            guard let value = message.value, let record = try? PresenceRecord(decoding: value) else { continue }
+            runner.worker.restorePresence(
+                message.partition, of: record.user, status: record.status == .online ? .online : .offline,
+                lastSeen: record.lastSeen, nowMs: runner.nowMs)
+        }
+        if case .endOfPartition(let place, _) = batch.event {
+            stop([place.partition])
+            runner.worker.presenceRead(place.partition, nowMs: runner.nowMs)
+            runner.finishTurn()
+        }
+    }
+}

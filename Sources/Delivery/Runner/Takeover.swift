@@ -1,0 +1,53 @@
+import KafkaClient
+
+/// Where a partition that has just been assigned is read from, and under which term.
+struct Takeover {
+    let partition: Int32
+    /// Where reading begins, for the sources.
+    let readsFrom: Int64
+    /// Where the hot window begins to be refilled.
+    let remembersFrom: Int64
+    /// The first record to deliver: what the last owner had committed.
+    let liveFrom: Int64
+    let knownEnd: Int64
+    /// The last owner's note under the next term.
+    let note: CommitNote
+    let committed: CommittedOffset
+
+    /// Bytes that a record of the window has at least, by experience: bounds how far back it is worth reading.
+    private static let recordBytesTypical = 300
+
+    /// Records read before the window's reach, for their sources only: repeats of what came just before are recognised.
+    private static let margin: Int64 = 1_000
+
+    static func plan(
+        _ partitions: [Int32], _ consumer: Consumer, _ runner: DeliveryRunner
+    ) throws(KafkaError) -> [Takeover] {
+        let configuration = runner.configuration
+        let places = partitions.map { runner.topicPartition($0) }
+        let committed = try consumer.committed(places)
+        let from = runner.nowMs - configuration.windowAgeMs
+        let recent = try consumer.offsets(at: places.map { ($0, timestampMs: from) })
+        let recordsMax = Int64(configuration.windowBytesMax / max(1, partitions.count) / recordBytesTypical)
+        var plan: [Takeover] = []
+        for (index, place) in places.enumerated() {
+            let log = try consumer.watermarks(place)
+            let found = committed[index]
+            var liveFrom = found?.offset ?? log.low
+            // A committed offset that the log does not have is of another life of the topic, or past retention.
+            if liveFrom < log.low || liveFrom > log.high { liveFrom = log.low }
+            let reach = min(liveFrom, max(log.low, recent[index] ?? liveFrom, liveFrom - recordsMax))
+            let last = CommitNote(text: found?.metadata ?? "")
+            let isSame = found?.offset == liveFrom
+            let note = CommitNote(
+                term: last.term + 1, dedupe: isSame ? last.dedupe : "", at: isSame ? last.at : 0)
+            plan.append(
+                Takeover(
+                    partition: place.partition, readsFrom: max(log.low, reach - margin), remembersFrom: reach,
+                    liveFrom: liveFrom,
+                    knownEnd: log.high, note: note,
+                    committed: CommittedOffset(place, offset: liveFrom, metadata: note.text)))
+        }
+        return plan
+    }
+}

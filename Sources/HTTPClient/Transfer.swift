@@ -1,0 +1,152 @@
+internal import CCurl
+
+/// One owner of a libcurl easy handle, used again for request after request.
+@safe
+final class EasyHandle {
+    let pointer: UnsafeMutableRawPointer?
+    /// Identifies it in libcurl's messages.
+    var key: UInt { unsafe UInt(bitPattern: pointer) }
+
+    init() { unsafe pointer = curl_easy_init() }
+
+    func reset() { unsafe curl_easy_reset(pointer) }
+
+    deinit { unsafe curl_easy_cleanup(pointer) }
+}
+
+/// A request under way: what it sends stays alive here, what comes back collects here.
+@safe
+final class Transfer {
+    let easy: EasyHandle
+    let completion: (Result<HTTPResponse, HTTPError>) -> Void
+    private let request: HTTPRequest
+    private let responseBytesMax: Int
+    private var response = HTTPResponse(status: 0)
+    private var isTooLarge = false
+    private var headerList: UnsafeMutablePointer<curl_slist>?
+
+    init(
+        _ easy: EasyHandle, _ request: HTTPRequest, responseBytesMax: Int,
+        _ completion: @escaping (Result<HTTPResponse, HTTPError>) -> Void
+    ) {
+        self.easy = easy
+        self.request = request
+        self.responseBytesMax = responseBytesMax
+        self.completion = completion
+    }
+
+    deinit { unsafe curl_slist_free_all(headerList) }
+
+    /// Why the request cannot be made, or `nil`.
+    func configure(_ options: HTTPClient.Options) -> HTTPError? {
+        for (name, value) in request.headers {
+            let text = "\(name): \(value)"
+            guard !name.isEmpty, text.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else {
+                return HTTPError(.badRequest, "a header may not contain control characters")
+            }
+            unsafe headerList = curl_slist_append(headerList, text)
+        }
+        // libcurl would wait a second for "100 Continue" before it sends a larger body.
+        unsafe headerList = curl_slist_append(headerList, "Expect:")
+        let handle = unsafe easy.pointer
+        let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_URL, request.url)
+        // Only the web's own protocols, and no redirect: a webhook that redirects is configured wrongly, and following
+        // would send signed bodies to whoever it names.
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROTOCOLS_STR, "http,https")
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_FOLLOWLOCATION, 0)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOSIGNAL, 1)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TCP_NODELAY, 1)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_CONNECTTIMEOUT_MS, options.connectTimeoutMs)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TIMEOUT_MS, options.timeoutMs)
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_USERAGENT, options.userAgent)
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_CUSTOMREQUEST, request.method)
+        unsafe _ = fanout_curl_set_list(handle, CURLOPT_HTTPHEADER, headerList)
+        if let bundle = options.certificateAuthorities {
+            unsafe _ = fanout_curl_set_text(handle, CURLOPT_CAINFO, bundle)
+        }
+        if request.method == "HEAD" { unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOBODY, 1) }
+        if !request.body.isEmpty || request.method == "POST" || request.method == "PUT" {
+            unsafe _ = fanout_curl_set_long(handle, CURLOPT_POSTFIELDSIZE, request.body.count)
+            // Copied by libcurl: an array's storage may not be pointed at beyond a call.
+            unsafe request.body.withUnsafeBytes { body in
+                _ = unsafe fanout_curl_set_pointer(
+                    handle, CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: body.baseAddress))
+            }
+        }
+        unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_WRITEDATA, context)
+        unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_HEADERDATA, context)
+        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
+            unsafe Transfer.receive(bytes, size * count, context) { $0.receiveBody($1) }
+        }
+        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
+            unsafe Transfer.receive(bytes, size * count, context) { $0.receiveHeader($1) }
+        }
+        return nil
+    }
+
+    func result(_ code: CURLcode) -> Result<HTTPResponse, HTTPError> {
+        guard code == CURLE_OK else {
+            if isTooLarge {
+                return .failure(HTTPError(.tooLarge, "the answer is larger than \(responseBytesMax) bytes"))
+            }
+            return .failure(HTTPError(Self.meaning(of: code), unsafe String(cString: curl_easy_strerror(code))))
+        }
+        var status = 0
+        unsafe _ = fanout_curl_get_long(easy.pointer, CURLINFO_RESPONSE_CODE, &status)
+        response.status = status
+        return .success(response)
+    }
+
+    private static func receive(
+        _ bytes: UnsafeMutablePointer<CChar>?, _ count: Int, _ context: UnsafeMutableRawPointer?,
+        _ sink: (Transfer, Span<UInt8>) -> Bool
+    ) -> Int {
+        guard let context = unsafe context, let bytes = unsafe bytes else { return 0 }
+        let transfer = unsafe Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+        let raw = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
+        let span = unsafe Span<UInt8>(_unsafeBytes: raw)
+        // Any other number than what was given makes libcurl abort.
+        return sink(transfer, span) ? count : 0
+    }
+
+    private func receiveBody(_ bytes: Span<UInt8>) -> Bool {
+        guard response.body.count + bytes.count <= responseBytesMax else {
+            isTooLarge = true
+            return false
+        }
+        for index in bytes.indices { response.body.append(bytes[index]) }
+        return true
+    }
+
+    private func receiveHeader(_ bytes: Span<UInt8>) -> Bool {
+        var line: [UInt8] = []
+        for index in bytes.indices { line.append(bytes[index]) }
+        let text = String(decoding: line, as: UTF8.self)
+        // The status line of a new answer (after "100 Continue", say) begins the headers anew.
+        if text.hasPrefix("HTTP/") { response.headers = [] }
+        guard let colon = text.firstIndex(of: ":") else { return true }
+        guard response.headers.count < 200 else {
+            isTooLarge = true
+            return false
+        }
+        let value = text[text.index(after: colon)...].drop { $0 == " " }.prefix {
+            $0 != "\r" && $0 != "\n" && $0 != "\r\n"
+        }
+        response.headers.append((text[..<colon].lowercased(), String(value)))
+        return true
+    }
+
+    private static func meaning(of code: CURLcode) -> HTTPError.Code {
+        switch code {
+        case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: .badRequest
+        case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY: .resolve
+        case CURLE_COULDNT_CONNECT: .connect
+        case CURLE_OPERATION_TIMEDOUT: .timeout
+        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CERTPROBLEM, CURLE_SSL_CACERT_BADFILE,
+            CURLE_SSL_CIPHER, CURLE_SSL_ISSUER_ERROR:
+            .tls
+        default: .protocolError
+        }
+    }
+}

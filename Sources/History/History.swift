@@ -1,0 +1,107 @@
+// `fanout history`: what was said, kept in Postgres.
+//
+//     History.swift       configuration, start and stop
+//     HistorySink.swift   the one thread: log → batches → transactions, and what it does when either side is away
+//     SinkBatch.swift     records on their way into one transaction (a value)
+//     SinkWriter.swift    the transaction
+//     Days.swift          the partitions of `messages`
+public import KafkaClient
+internal import PostgresClient
+public import Runtime
+internal import Store
+internal import Synchronization
+public import Wire
+
+public struct HistoryConfiguration: Sendable {
+    public var kafka: KafkaConfiguration
+    public var postgres: String
+    public var names: Names
+    public var retentionDays = 30
+    /// A transaction takes at most so many records.
+    public var batchRecordsMax = 10_000
+    /// A record waits at most so long for others to share its transaction with, when they keep coming.
+    public var lingerMs = 20
+    public var groupInstanceID: String?
+    /// Stop when all that was there at the start is stored (`fanout history rebuild`).
+    public var stopsAtEnd = false
+
+    public init(kafka: KafkaConfiguration, postgres: String, names: Names = Names()) {
+        self.kafka = kafka
+        self.postgres = postgres
+        self.names = names
+    }
+}
+
+public struct HistoryError: Error, Sendable, CustomStringConvertible {
+    public enum Code: Sendable {
+        /// The database has no such tables: `fanout db migrate` makes them.
+        case schemaMissing
+        /// The log refuses this client for good.
+        case kafka
+        /// Postgres refuses this client for good.
+        case postgres
+    }
+
+    public let code: Code
+    public let description: String
+
+    init(_ code: Code, _ description: String) {
+        self.code = code
+        self.description = description
+    }
+}
+
+public final class History: Sendable {
+    let configuration: HistoryConfiguration
+    let log: Log
+    let clock: any Clock
+    let counts: Counts
+    private let isStopping = Atomic<Bool>(false)
+
+    /// What there is to see of it from outside.
+    struct Counts: Sendable {
+        let stored: Counter
+        let repeated: Counter
+        let rejected: Counter
+        let batches: Histogram
+        let postgresUp: Gauge
+        let reachedMs: Gauge
+
+        init(_ metrics: Metrics) {
+            stored = metrics.counter("fanout_history_stored_total", "Messages stored")
+            repeated = metrics.counter("fanout_history_repeated_total", "Messages that were stored before")
+            rejected = metrics.counter("fanout_history_rejected_total", "Records that could not be stored")
+            batches = metrics.histogram("fanout_history_batch_seconds", "Time to store a batch")
+            postgresUp = metrics.gauge("fanout_history_postgres_up", "Whether Postgres answers")
+            reachedMs = metrics.gauge(
+                "fanout_history_reached_ms", "Everything that the log took before this time (ms) is stored")
+        }
+    }
+
+    public init(_ configuration: HistoryConfiguration, log: Log, metrics: Metrics, clock: any Clock) {
+        self.configuration = configuration
+        self.log = log
+        self.clock = clock
+        counts = Counts(metrics)
+    }
+
+    /// Stores until `stop`, and outlives failures of the log and of Postgres. Throws what only a person can mend.
+    public func run() throws {
+        let sink = try HistorySink(self)
+        try sink.run()
+    }
+
+    /// Forgets all that was stored, so that the next run fills the tables from the log's beginning.
+    public static func empty(_ postgres: String) throws {
+        var store = try StoreConnection(postgres)
+        try store.postgres.execute("TRUNCATE messages, chat_activity, read_state, sink_marks, sink_progress")
+    }
+
+    /// Asks `run` to return; at once, from any thread.
+    public func stop() { isStopping.store(true, ordering: .relaxed) }
+
+    /// Whether Postgres took what there was lately.
+    public var isReady: Bool { counts.postgresUp.value == 1 }
+
+    var mustStop: Bool { isStopping.load(ordering: .relaxed) }
+}

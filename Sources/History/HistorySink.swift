@@ -1,0 +1,363 @@
+// The sink's one thread.
+//
+// Where it is stands in Postgres, in the transactions that store the records. So whatever goes wrong has one remedy:
+// forget what is under way, read the positions from the database, and go on from there. It is done when the group gives
+// partitions, when Postgres was away, and when another sink turns out to have moved a position.
+//
+// The group's offsets are committed after the transaction, for `fanout lag` to see; nobody starts from them.
+internal import KafkaClient
+internal import PostgresClient
+internal import Runtime
+internal import Store
+internal import Wire
+
+final class HistorySink {
+    private let stage: History
+    private let configuration: HistoryConfiguration
+    private let log: Log
+    private let consumer: Consumer
+    private let rejects: ResendingProducer
+    private let rejectedTopic: ProducerTopic
+    private let messages: ConsumerTopic
+    private let messagesName: String
+    private let signalsName: String
+
+    private let database: ReconnectingStore
+    private var state = State.idle
+    private var days = Days()
+    /// Partitions that the group gave.
+    private var assigned: [Int32] = []
+    /// What is stored, and what is with the batch.
+    private var stored: [PartitionKey: SinkBatch.Position] = [:]
+    private var pending: [PartitionKey: SinkBatch.Position] = [:]
+    private var batch = SinkBatch()
+    private var batchSinceMs: Int64 = 0
+    private var rejectTag: UInt64 = 0
+    private var lastUpkeepMs: Int64 = 0
+    private var lastRetentionMs: Int64 = 0
+    private var backoffMs = HistorySink.backoffMinMs
+    private var ends: [PartitionKey: Int64] = [:]
+
+    private enum State: Equatable {
+        /// The group has given nothing.
+        case idle
+        /// The positions are to be read, not before this time.
+        case startingOver(notBeforeMs: Int64)
+        case running
+    }
+
+    static let backoffMinMs = 50
+    static let backoffMaxMs = 5000
+    static let upkeepEveryMs: Int64 = 1000
+    static let retentionEveryMs: Int64 = 3_600_000
+
+    init(_ stage: History) throws {
+        self.stage = stage
+        configuration = stage.configuration
+        let log = stage.log
+        self.log = log
+        let kafkaLog: KafkaLogSink = { line in log.debug("librdkafka", ["line": "\(line.facility) \(line.message)"]) }
+        var options = ConsumerOptions(groupID: configuration.names.group("history"))
+        options.groupInstanceID = configuration.groupInstanceID
+        consumer = try Consumer(configuration.kafka, options, log: kafkaLog)
+        messagesName = configuration.names[.messages]
+        signalsName = configuration.names[.signals]
+        messages = consumer.topic(messagesName)
+        _ = consumer.topic(signalsName)
+        var producing = ProducerOptions()
+        producing.deliveryTimeoutMs = 0
+        // A transaction that is lost in a crash of the server is read again from the log, position and all.
+        database = ReconnectingStore(
+            configuration.postgres, setUp: "SET synchronous_commit = off; SET application_name = 'fanout history'"
+        ) { log.debug("postgres", ["notice": "\($0)"]) }
+        rejects = try ResendingProducer(configuration.kafka, producing, log: kafkaLog)
+        rejectedTopic = try rejects.topic(configuration.names[.rejected])
+    }
+
+    func run() throws {
+        try consumer.subscribe([messagesName])
+        defer { finish() }
+        while !stage.mustStop {
+            if case .startingOver(let notBeforeMs) = state, nowMs >= notBeforeMs { try startOver() }
+            let wait =
+                batch.isEmpty
+                ? (state == .running ? 100 : 20) : max(0, configuration.lingerMs - Int(nowMs - batchSinceMs))
+            let room = configuration.batchRecordsMax - batch.recordCount
+            let polled = consumer.poll(maxMessages: max(1, room), timeoutMs: wait)
+            let event = polled.event
+            take(polled)
+            if let event { try handle(event) }
+            let isFull = batch.recordCount >= configuration.batchRecordsMax
+            if !batch.isEmpty, isFull || nowMs - batchSinceMs >= configuration.lingerMs { try storeBatch() }
+            _ = try rejects.poll { _ in }
+            try upkeep()
+            if configuration.stopsAtEnd, isAtEnd() { break }
+        }
+        if !batch.isEmpty { try storeBatch() }
+    }
+
+    private var nowMs: Int64 { stage.clock.wallMs }
+
+    private func finish() {
+        _ = rejects.close(deadlineMs: 5000) { _ in }
+        consumer.close(deadlineMs: 5000)
+    }
+
+    // MARK: Taking
+
+    private func take(_ polled: consuming MessageBatch) {
+        guard !polled.isEmpty else { return }
+        if batch.isEmpty { batchSinceMs = nowMs }
+        let now = nowMs
+        let oldestMs = Day.start(of: now) - Int64(configuration.retentionDays) * Day.ms
+        for index in 0..<polled.count {
+            let message = polled[index]
+            let isMessage = message.topic == messages
+            let key = PartitionKey(topic: isMessage ? messagesName : signalsName, partition: message.partition)
+            // Only what follows what we have: nothing of a partition that was taken away meanwhile.
+            guard var position = pending[key], message.offset >= position.nextOffset else { continue }
+            let outcome =
+                isMessage
+                ? batch.add(
+                    message: message.value, partition: message.partition, offset: message.offset,
+                    recordMs: message.timestampMs, nowMs: now, oldestMs: oldestMs, position: &position)
+                : batch.add(
+                    signal: message.value, partition: message.partition, offset: message.offset,
+                    recordMs: message.timestampMs, position: &position)
+            pending[key] = position
+            switch outcome {
+            case .taken: break
+            case .repeated: stage.counts.repeated.add()
+            case .bad(let reason): reject(reason, key, message.offset, key: message.key, message.value)
+            }
+        }
+    }
+
+    /// Writes what cannot be stored to `chat.rejected`, and goes on.
+    private func reject(
+        _ reason: String, _ source: PartitionKey, _ offset: Int64, key: Span<UInt8>?, _ value: Span<UInt8>?
+    ) {
+        stage.counts.rejected.add()
+        log.warning("rejected", ["source": "\(source)/\(offset)", "reason": "\(reason)"])
+        var json = JSONWriter()
+        json.beginObject()
+        json.field("reason", reason)
+        json.name("source")
+        json.beginObject()
+        json.field("topic", source.topic)
+        json.field("partition", source.partition)
+        json.field("offset", offset)
+        json.endObject()
+        // Whatever it is, as text: it may not be JSON.
+        if let value { json.field("record", String(showing: value)) } else { json.nullField("record") }
+        json.endObject()
+        rejectTag += 1
+        while (try? rejects.produce(rejectedTopic, key: key, value: json.bytes.span, tag: rejectTag)) == .queueFull {
+            _ = try? rejects.poll(timeoutMs: 100) { _ in }
+        }
+    }
+
+    // MARK: Events
+
+    private func handle(_ event: ConsumerEvent) throws {
+        switch event {
+        case .assigned(let partitions):
+            assigned = partitions.filter { $0.topic == messagesName }.map(\.partition)
+            log.info("assigned", ["partitions": .int(Int64(assigned.count))])
+            try consumer.assign([])
+            state = .startingOver(notBeforeMs: 0)
+        case .revoked(let partitions, let lost):
+            log.info("revoked", ["partitions": .int(Int64(partitions.count)), "lost": .bool(lost)])
+            // What is under way can still be stored: the positions decide, not the group.
+            if !lost, !batch.isEmpty { try storeBatch() }
+            forget()
+            assigned = []
+            state = .idle
+            try consumer.unassign()
+        case .committed(_, let error):
+            if let error { log.debug("offsets not committed", ["error": "\(error)"]) }
+        case .endOfPartition: break
+        case .error(let error, _):
+            if error.isFatal { throw HistoryError(.kafka, "\(error)") }
+            if error.code == .authentication || error.code == .authorization {
+                throw HistoryError(.kafka, "\(error)")
+            }
+            log.warning("kafka", ["error": "\(error)"])
+        }
+    }
+
+    private func forget() {
+        batch.removeAll()
+        pending = [:]
+        stored = [:]
+    }
+
+    /// Goes on from the positions in the database. The group's partitions are assigned by then, with nothing to read.
+    private func startOver() throws {
+        forget()
+        let keys = assigned.flatMap {
+            [PartitionKey(topic: messagesName, partition: $0), PartitionKey(topic: signalsName, partition: $0)]
+        }
+        do throws(PostgresError) {
+            stored = try database.use { store throws(PostgresError) in
+                try days.makeAhead(nowMs: nowMs, &store)
+                return try SinkWriter.positions(of: keys, &store)
+            }
+            try checkAgainstLog(keys)
+        } catch {
+            return try postgresFailed(error)
+        }
+        pending = stored
+        try consumer.assign(
+            keys.map { key in
+                PartitionStart(TopicPartition(key.topic, key.partition), at: .offset(stored[key]?.nextOffset ?? 0))
+            })
+        state = .running
+        backoffMs = Self.backoffMinMs
+        stage.counts.postgresUp.set(1)
+    }
+
+    /// A position behind the end of its partition means that the topic was made anew: its seqs start again, too.
+    private func checkAgainstLog(_ keys: [PartitionKey]) throws(PostgresError) {
+        let partitions = keys.map { TopicPartition($0.topic, $0.partition) }
+        guard let answers = try? consumer.endOffsets(partitions) else { return }
+        for (key, answer) in zip(keys, answers) {
+            guard case .success(let end) = answer, let position = stored[key], position.nextOffset > end else {
+                continue
+            }
+            log.error(
+                "the topic ends before what was stored of it: it was made anew, starting at its beginning",
+                ["partition": "\(key)", "stored": .int(position.nextOffset), "end": .int(end)])
+            try database.use { store throws(PostgresError) in try SinkWriter.restart(key, &store) }
+            stored[key] = SinkBatch.Position(nextOffset: 0)
+        }
+    }
+
+    // MARK: Storing
+
+    private func storeBatch() throws {
+        let begin = stage.clock.monotonicNs
+        var steps: [PartitionKey: SinkWriter.Step] = [:]
+        for (key, to) in pending {
+            guard let from = stored[key], from != to else { continue }
+            steps[key] = SinkWriter.Step(from: from, to: to, reachedMs: to.lastRecordMs)
+        }
+        let outcome: SinkWriter.Outcome
+        do throws(PostgresError) {
+            outcome = try database.use { store throws(PostgresError) in try write(steps, &store) }
+        } catch {
+            return try postgresFailed(error)
+        }
+        switch outcome {
+        case .fenced:
+            log.warning("another sink has moved the positions")
+            forget()
+            try consumer.assign([])
+            state = .startingOver(notBeforeMs: nowMs + Int64(Self.backoffMinMs))
+        case .stored(let refused):
+            stage.counts.stored.add(batch.rowCount - refused.count)
+            stage.counts.batches.record(ns: stage.clock.monotonicNs - begin)
+            for index in refused { rejectRow(index) }
+            stored = pending
+            batch.removeAll()
+            try? consumer.commitLater(
+                steps.map { step in
+                    CommittedOffset(
+                        TopicPartition(step.key.topic, step.key.partition), offset: step.value.to.nextOffset)
+                })
+        }
+    }
+
+    private func write(
+        _ steps: [PartitionKey: SinkWriter.Step], _ store: inout StoreConnection
+    ) throws(PostgresError) -> SinkWriter.Outcome {
+        try days.make(batch.days, &store)
+        do throws(PostgresError) {
+            return try SinkWriter.write(batch, steps, &store)
+        } catch {
+            guard Self.isAboutData(error) else { throw error }
+            // Some row is there already, or not to Postgres' liking. Find it, and store the others.
+            log.warning("storing row by row", ["error": "\(error)"])
+            return try SinkWriter.write(batch, steps, carefully: true, &store)
+        }
+    }
+
+    /// Classes 22 and 23 of SQLSTATE, but for a foreign key: a chat deleted meanwhile is a race that is lost once.
+    private static func isAboutData(_ error: PostgresError) -> Bool {
+        guard error.code == .server, let state = error.sqlState else { return false }
+        return (state.hasPrefix("22") || state.hasPrefix("23")) && state != "23503"
+    }
+
+    private func rejectRow(_ index: Int) {
+        let source = batch.sources[index]
+        let key = PartitionKey(topic: messagesName, partition: source.partition)
+        reject("Postgres refuses it", key, source.offset, key: nil, nil)
+    }
+
+    // MARK: Postgres
+
+    /// Reads nothing for a while, still a member of the group, and starts over.
+    private func postgresFailed(_ error: PostgresError) throws {
+        if error.sqlState == "42P01" {
+            throw HistoryError(.schemaMissing, "\(error.message); run fanout db migrate")
+        }
+        guard error.isTransient || error.sqlState == "23503" else { throw HistoryError(.postgres, "\(error)") }
+        stage.counts.postgresUp.set(error.code == .server ? 1 : 0)
+        log.warning("cannot store", ["error": "\(error)", "retry_ms": .int(Int64(backoffMs))])
+        forget()
+        try consumer.assign([])
+        state = .startingOver(notBeforeMs: nowMs + Int64(backoffMs))
+        backoffMs = min(backoffMs * 2, Self.backoffMaxMs)
+    }
+
+    // MARK: Upkeep
+
+    /// Each second: tell how far the sink is. Each hour: make and drop days.
+    private func upkeep() throws {
+        let now = nowMs
+        guard state == .running, now - lastUpkeepMs >= Self.upkeepEveryMs else { return }
+        lastUpkeepMs = now
+        do throws(PostgresError) {
+            try tellHowFar()
+            guard now - lastRetentionMs >= Self.retentionEveryMs else { return }
+            lastRetentionMs = now
+            let oldestMs = Day.start(of: now) - Int64(configuration.retentionDays) * Day.ms
+            let dropped = try database.use { store throws(PostgresError) in
+                try days.makeAhead(nowMs: now, &store)
+                return try days.drop(beforeMs: oldestMs, &store)
+            }
+            for name in dropped { log.info("dropped", ["partition": "\(name)"]) }
+        } catch {
+            try postgresFailed(error)
+        }
+    }
+
+    /// Where the log's end was when asked is stored, everything from before the question is.
+    private func tellHowFar() throws(PostgresError) {
+        let asked = nowMs
+        let keys = stored.keys.filter { $0.topic == messagesName }
+        let partitions = keys.map { TopicPartition($0.topic, $0.partition) }
+        let answers: [Result<Int64, KafkaError>]
+        do throws(KafkaError) {
+            answers = try consumer.endOffsets(partitions, timeoutMs: 1000)
+        } catch {
+            return log.debug("cannot tell how far", ["error": "\(error)"])
+        }
+        var complete: [PartitionKey] = []
+        for (key, answer) in zip(keys, answers) {
+            guard case .success(let end) = answer else { continue }
+            ends[key] = ends[key] ?? end
+            if let position = stored[key], position.nextOffset >= end { complete.append(key) }
+        }
+        if complete.count == keys.count { stage.counts.reachedMs.set(Int(asked)) }
+        try database.use { store throws(PostgresError) in
+            try SinkWriter.setReached(complete, stored, reachedMs: asked, &store)
+        }
+    }
+
+    /// For `rebuild`: whether all is stored that was there when first asked.
+    private func isAtEnd() -> Bool {
+        guard state == .running, !ends.isEmpty, batch.isEmpty else { return false }
+        return ends.allSatisfy { key, end in (stored[key]?.nextOffset ?? 0) >= end }
+    }
+}

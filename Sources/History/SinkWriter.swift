@@ -1,0 +1,301 @@
+// One transaction a batch: positions, messages, what they change, marks, reading.
+//
+// The positions go first and only move if they are where this sink believes them to be. So two sinks that both think a
+// partition theirs (a member that was declared dead and is not) cannot both store its records: the second waits for the
+// first's transaction, finds the position moved, and starts over from there.
+internal import PostgresClient
+internal import Store
+internal import Wire
+
+struct PartitionKey: Hashable, Comparable, CustomStringConvertible {
+    var topic: String
+    var partition: Int32
+
+    var description: String { "\(topic)/\(partition)" }
+
+    static func < (left: Self, right: Self) -> Bool { (left.topic, left.partition) < (right.topic, right.partition) }
+}
+
+enum SinkWriter {
+    struct Step {
+        var from: SinkBatch.Position
+        var to: SinkBatch.Position
+        var reachedMs: Int64
+    }
+
+    enum Outcome: Equatable {
+        /// With the rows that Postgres would not take, by index; the others are stored.
+        case stored(refused: [Int])
+        /// Another sink has moved these positions.
+        case fenced
+    }
+
+    /// Stores a batch, or throws with nothing of it stored.
+    ///
+    /// - Parameter carefully: row by row, leaving out those that Postgres refuses.
+    static func write(
+        _ batch: SinkBatch, _ steps: [PartitionKey: Step], carefully: Bool = false, _ store: inout StoreConnection
+    ) throws(PostgresError) -> Outcome {
+        try store.postgres.execute("BEGIN")
+        do throws(PostgresError) {
+            guard try move(steps, &store.postgres) else {
+                try store.postgres.execute("ROLLBACK")
+                return .fenced
+            }
+            let refused = try copy(batch, carefully: carefully, &store.postgres)
+            try storeActivity(batch.activity, &store.postgres)
+            try apply(batch.changes, &store.postgres)
+            try storeMarks(batch.marks, &store.postgres)
+            try storeReadings(batch.readings, &store.postgres)
+            try store.postgres.execute("COMMIT")
+            return .stored(refused: refused)
+        } catch {
+            if store.postgres.isGood { _ = try? store.postgres.execute("ROLLBACK") }
+            throw error
+        }
+    }
+
+    private static func move(
+        _ steps: [PartitionKey: Step], _ postgres: inout PostgresConnection
+    ) throws(PostgresError) -> Bool {
+        let keys = steps.keys.sorted()
+        let all = keys.compactMap { steps[$0] }
+        let moved = try postgres.query(
+            """
+            UPDATE sink_progress p SET next_offset = v.next, last_seq = v.seq, reached_ms = greatest(p.reached_ms, v.reached)
+            FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+                AS v(topic, part, was, next, seq, reached)
+            WHERE p.topic = v.topic AND p.partition = v.part AND p.next_offset = v.was
+            """,
+            [
+                .texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) }), .ints(all.map(\.from.nextOffset)),
+                .ints(all.map(\.to.nextOffset)), .ints(all.map(\.to.lastSeq)), .ints(all.map(\.reachedMs)),
+            ]
+        ).affectedRows
+        return moved == steps.count
+    }
+
+    // MARK: Messages
+
+    private static func copy(
+        _ batch: SinkBatch, carefully: Bool, _ postgres: inout PostgresConnection
+    ) throws(PostgresError) -> [Int] {
+        guard batch.rowCount > 0 else { return [] }
+        let (header, trailer) = (Copy.header, Copy.trailer)
+        guard carefully else {
+            try postgres.beginCopyIn(Copy.messages)
+            try postgres.writeCopy(batch.rows.span)
+            try postgres.writeCopy(trailer.span)
+            try postgres.endCopy()
+            return []
+        }
+        var refused: [Int] = []
+        for index in 0..<batch.rowCount {
+            try postgres.execute("SAVEPOINT row")
+            do throws(PostgresError) {
+                try postgres.beginCopyIn(Copy.messages)
+                try postgres.writeCopy(header.span)
+                try postgres.writeCopy(batch.rows.span.extracting(batch.row(index)))
+                try postgres.writeCopy(trailer.span)
+                try postgres.endCopy()
+                try postgres.execute("RELEASE row")
+            } catch {
+                guard error.code == .server, postgres.isGood, !error.isTransient else { throw error }
+                try postgres.execute("ROLLBACK TO row")
+                // A row that is there already is as good as stored.
+                if error.sqlState != "23505" { refused.append(index) }
+            }
+        }
+        return refused
+    }
+
+    /// Applies edits and deletes to their targets. Only the sender may edit; the sender or an admin may delete.
+    private static func apply(
+        _ changes: [SinkBatch.Change], _ postgres: inout PostgresConnection
+    ) throws(PostgresError) {
+        for change in changes {
+            // The marks around the target's seq say between which times to look.
+            let found = try postgres.query(
+                """
+                SELECT m.ts, m.body FROM messages m
+                WHERE m.chat_id = $1 AND m.seq = $2 AND m.kind = 'text'
+                  AND m.ts >= coalesce((SELECT ts FROM sink_marks WHERE partition = $3 AND seq <= $2
+                                        ORDER BY seq DESC LIMIT 1), 0)
+                  AND m.ts <= coalesce((SELECT ts FROM sink_marks WHERE partition = $3 AND seq > $2
+                                        ORDER BY seq LIMIT 1), \(Int64.max))
+                  AND (m.sender = $4 OR $5 AND EXISTS (
+                       SELECT FROM members WHERE chat_id = $1 AND user_id = $4 AND role = 'admin'))
+                  AND coalesce(m.changed_seq, -1) < $6
+                FOR UPDATE OF m
+                """,
+                [
+                    .id(change.chat), .int(change.target), .int(Int64(change.partition)), .id(change.sender),
+                    .bool(change.isDelete), .int(change.seq),
+                ])
+            guard found.rowCount == 1, let ts = found.int(0, 0) else { continue }
+            let body = change.isDelete ? Array("{}".utf8) : Self.edited(found.bytes(0, 1), text: change.text.span)
+            try postgres.query(
+                """
+                UPDATE messages SET kind = $4, body = $5, changed_seq = $6 WHERE chat_id = $1 AND ts = $2 AND seq = $3
+                """,
+                [
+                    .id(change.chat), .int(ts), .int(change.target), .text(change.isDelete ? "deleted" : "text"),
+                    .text(String(decoding: body, as: UTF8.self)), .int(change.seq),
+                ])
+            try postgres.query(
+                "UPDATE chat_activity SET last_preview = $3 WHERE chat_id = $1 AND last_seq = $2",
+                [.id(change.chat), .int(change.target), .text(change.isDelete ? "" : preview(of: change.text.span))])
+        }
+    }
+
+    /// The body with another text and all else as it was.
+    static func edited(_ body: Span<UInt8>, text: Span<UInt8>) -> [UInt8] {
+        var json = JSONWriter()
+        json.beginObject()
+        json.field("text", raw: text)
+        var reader = JSONReader(body)
+        // A body that we wrote ourselves; if it were not JSON, only its other fields would be lost.
+        if (try? reader.beginObject()) != nil {
+            while let name = try? reader.nextField() {
+                guard let value = try? reader.skipValue() else { break }
+                if !name.equals("text", in: body) {
+                    json.field(name.text(in: body), raw: body.extracting(value))
+                }
+            }
+        }
+        json.endObject()
+        return json.bytes
+    }
+
+    private static func preview(of text: Span<UInt8>) -> String {
+        var reader = JSONReader(text)
+        return (try? reader.readText()).map(SinkBatch.preview) ?? ""
+    }
+
+    // MARK: What is known of chats and readers
+
+    private static func storeActivity(
+        _ activity: [ChatID: SinkBatch.Activity], _ postgres: inout PostgresConnection
+    ) throws(PostgresError) {
+        guard !activity.isEmpty else { return }
+        let chats = activity.keys.sorted()
+        let all = chats.compactMap { activity[$0] }
+        let nobody = UUID(high: 0, low: 0)
+        // Chats that are gone have no activity. A chat of which this batch has only edits keeps its last message.
+        try postgres.query(
+            """
+            INSERT INTO chat_activity AS a (chat_id, last_seq, last_ts, last_sender, last_preview, changed_ts)
+            SELECT v.chat, v.seq, v.ts, nullif(v.sender, '00000000-0000-0000-0000-000000000000'), v.preview, v.changed
+            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[])
+                AS v(chat, seq, ts, sender, preview, changed)
+            JOIN chats c ON c.chat_id = v.chat
+            ON CONFLICT (chat_id) DO UPDATE SET
+                last_seq = greatest(a.last_seq, excluded.last_seq),
+                last_ts = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_ts ELSE a.last_ts END,
+                last_sender = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_sender ELSE a.last_sender END,
+                last_preview = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_preview ELSE a.last_preview END,
+                changed_ts = greatest(a.changed_ts, excluded.changed_ts)
+            """,
+            [
+                .ids(chats), .ints(all.map(\.lastSeq)), .ints(all.map { $0.lastSeq < 0 ? $0.changedTs : $0.lastTs }),
+                .uuids(all.map { $0.sender?.uuid ?? nobody }), .texts(all.map(\.preview)), .ints(all.map(\.changedTs)),
+            ])
+    }
+
+    private static func storeMarks(
+        _ marks: [SinkBatch.Mark], _ postgres: inout PostgresConnection
+    ) throws(PostgresError) {
+        guard !marks.isEmpty else { return }
+        try postgres.query(
+            """
+            INSERT INTO sink_marks (partition, seq, ts, at_ms)
+            SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+            ON CONFLICT DO NOTHING
+            """,
+            [
+                .ints(marks.map { Int64($0.partition) }), .ints(marks.map(\.seq)), .ints(marks.map(\.ts)),
+                .ints(marks.map(\.atMs)),
+            ])
+    }
+
+    private static func storeReadings(
+        _ readings: [SinkBatch.Reader: SinkBatch.Reading], _ postgres: inout PostgresConnection
+    ) throws(PostgresError) {
+        guard !readings.isEmpty else { return }
+        let readers = readings.keys.sorted { ($0.user, $0.chat) < ($1.user, $1.chat) }
+        let all = readers.compactMap { readings[$0] }
+        try postgres.query(
+            """
+            INSERT INTO read_state AS r (user_id, chat_id, read_seq, read_ts, delivered_seq)
+            SELECT v.reader, v.chat, v.seq,
+                   coalesce((SELECT ts FROM sink_marks WHERE partition = v.part AND seq <= v.seq
+                             ORDER BY seq DESC LIMIT 1), 0),
+                   v.delivered
+            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+                AS v(reader, chat, seq, delivered, part)
+            ON CONFLICT (user_id, chat_id) DO UPDATE SET
+                read_seq = greatest(r.read_seq, excluded.read_seq),
+                read_ts = greatest(r.read_ts, excluded.read_ts),
+                delivered_seq = greatest(r.delivered_seq, excluded.delivered_seq)
+            """,
+            [
+                .ids(readers.map(\.user)), .ids(readers.map(\.chat)), .ints(all.map(\.readSeq)),
+                .ints(all.map(\.deliveredSeq)), .ints(all.map { Int64($0.partition) }),
+            ])
+    }
+
+    // MARK: Positions
+
+    /// Where to go on in these partitions; those that are new are written down at 0.
+    static func positions(
+        of keys: [PartitionKey], _ store: inout StoreConnection
+    ) throws(PostgresError) -> [PartitionKey: SinkBatch.Position] {
+        let keys = keys.sorted()
+        let parameters: [PostgresValue] = [.texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) })]
+        try store.postgres.query(
+            """
+            INSERT INTO sink_progress (topic, partition, next_offset)
+            SELECT t, p, 0 FROM unnest($1::text[], $2::bigint[]) v(t, p) ON CONFLICT DO NOTHING
+            """, parameters)
+        let rows = try store.postgres.query(
+            """
+            SELECT s.topic, s.partition, s.next_offset, s.last_seq, s.reached_ms,
+                   (SELECT at_ms FROM sink_marks m WHERE m.partition = s.partition ORDER BY seq DESC LIMIT 1)
+            FROM sink_progress s JOIN unnest($1::text[], $2::bigint[]) v(t, p) ON s.topic = v.t AND s.partition = v.p
+            """, parameters)
+        var positions: [PartitionKey: SinkBatch.Position] = [:]
+        for row in 0..<rows.rowCount {
+            guard let topic = rows.text(row, 0), let partition = rows.int(row, 1), let next = rows.int(row, 2),
+                let lastSeq = rows.int(row, 3)
+            else { continue }
+            positions[PartitionKey(topic: topic, partition: Int32(clamping: partition))] = SinkBatch.Position(
+                nextOffset: next, lastSeq: lastSeq, lastMarkMs: rows.int(row, 5) ?? .min)
+        }
+        return positions
+    }
+
+    static func restart(_ key: PartitionKey, _ store: inout StoreConnection) throws(PostgresError) {
+        try store.postgres.query(
+            "UPDATE sink_progress SET next_offset = 0, last_seq = -1 WHERE topic = $1 AND partition = $2",
+            [.text(key.topic), .int(Int64(key.partition))])
+    }
+
+    /// Everything that the log took before `reachedMs` is stored in these partitions, if they are still where we are.
+    static func setReached(
+        _ keys: [PartitionKey], _ positions: [PartitionKey: SinkBatch.Position], reachedMs: Int64,
+        _ store: inout StoreConnection
+    ) throws(PostgresError) {
+        guard !keys.isEmpty else { return }
+        let keys = keys.sorted()
+        try store.postgres.query(
+            """
+            UPDATE sink_progress p SET reached_ms = $4
+            FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v(topic, part, next)
+            WHERE p.topic = v.topic AND p.partition = v.part AND p.next_offset = v.next AND p.reached_ms < $4
+            """,
+            [
+                .texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) }),
+                .ints(keys.map { positions[$0]?.nextOffset ?? -1 }), .int(reachedMs),
+            ])
+    }
+}

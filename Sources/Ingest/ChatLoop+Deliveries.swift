@@ -1,0 +1,98 @@
+import PushLink
+import System
+import WebSocket
+import Wire
+
+/// What Delivery sends, on its way to devices.
+extension ChatLoop {
+    /// One event for one session. The frame is the same array for all of its recipients.
+    func deliver(
+        _ frame: inout EventFrame, _ cursor: Cursor, _ kind: EventKind, _ change: MembershipChange?,
+        to number: SessionNumber
+    ) {
+        guard let client = clients[number], let session = client.session, session.state == .active else { return }
+        let heldBytesMax = configuration.limits.heldBytesMax
+        let verdict = session.feed.receive(
+            cursor, kind, frame.plain, byteCount: frame.plain.count, heldBytesMax: heldBytesMax)
+        switch verdict {
+        case .deliver:
+            // A full queue is no place for what is stale in a few seconds.
+            if kind.isDroppable, let stream = client.stream, stream.isBlocked { return }
+            if let change { note(change, for: session) }
+            client.send(frame.bytes(for: session, &deflate))
+        case .hold: if let change { note(change, for: session) }
+        case .drop: break
+        case .overflow: closeSlow(client)
+        }
+    }
+
+    func perform(_ step: SessionFeed<[UInt8]>.Step, _ client: Client, _ session: Session) {
+        switch step {
+        case .nothing: break
+        case .wait: session.isRegistered = false
+        case .fill(let after, let through):
+            // The next page is asked for when this one has left, so a slow device holds one page and no more.
+            if let stream = client.stream, stream.isBlocked || stream.queuedBytes > configuration.limits.fillBytes {
+                session.extras.pendingFill = (after, through)
+            } else {
+                links.fill(client.number, session, after: after, through: through)
+            }
+        case .history(let from, let until): serveHistory(from, until, client, session)
+        case .live(let isFirst):
+            for held in session.feed.takeHeld() { client.send(held.payload) }
+            guard isFirst || session.isReset else { return }
+            client.send(ServerFrame.caughtUp(session.feed.after ?? .start, isReset: session.isReset))
+            session.isReset = false
+        }
+    }
+
+    /// Keeps what the session knows of its chats true. What it does not know yet it will ask for, and hear at least this
+    /// version: so an event to a hundred thousand sessions makes none of them larger.
+    func note(_ change: MembershipChange, for session: Session) {
+        // A chat may have grown large, or shrunk, or be a large one that the user has joined or left.
+        session.isLargeChatsStale = true
+        guard var known = session.busy?.standings[change.chat] else { return }
+        known.metaVersion = max(change.metaVersion, known.metaVersion)
+        if change.user == session.user { known.isMember = change.isMember }
+        session.extras.standings[change.chat] = known
+    }
+}
+
+/// A `member` event, as far as the chat server itself has to know it.
+struct MembershipChange: Equatable {
+    var chat: ChatID
+    var user: UserID
+    var isMember: Bool
+    var metaVersion: Int64
+
+    private enum Field: String, CaseIterable {
+        case chat, user, change
+        case metaVersion = "meta_version"
+    }
+    private static let fields = JSONFields<Field>()
+
+    /// `nil` for anything else.
+    init?(event bytes: Span<UInt8>) {
+        do throws(JSONError) {
+            var chat: ChatID?
+            var user: UserID?
+            var isMember: Bool?
+            metaVersion = 0
+            var reader = JSONReader(bytes)
+            try reader.beginObject()
+            while let name = try reader.nextField() {
+                switch Self.fields.find(name, in: bytes) {
+                case .chat: chat = try reader.readID()
+                case .user: user = try reader.readID()
+                case .change: isMember = try !reader.readString().equals("removed", in: bytes)
+                case .metaVersion: metaVersion = try reader.readInt()
+                case nil: try reader.skipValue()
+                }
+            }
+            guard let chat, let user, let isMember else { return nil }
+            (self.chat, self.user, self.isMember) = (chat, user, isMember)
+        } catch {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,118 @@
+import KafkaClient
+import Runtime
+import Synchronization
+import System
+import Wire
+
+/// Reads what every chat server has to know of the others: `chat.instances`, for the least loaded one, and `chat.users`, for
+/// whose tokens are no longer good. One thread for all loops; it starts each topic from its beginning, since both are
+/// compacted and small.
+final class ControlReader {
+    private let consumer: Consumer
+    private let loop: EventLoop
+    private let directory: InstanceDirectory
+    private let onUsers: ([UserRow]) -> Void
+    private let log: Log
+    private let users: ConsumerTopic
+    private let instances: ConsumerTopic
+    private var registration: Registration?
+    /// Partitions of `chat.users` whose end has not been seen: until then somebody revoked might be let in.
+    private var unread: Set<Int32> = []
+
+    /// Raised when `chat.users` has been read to its end.
+    final class Progress: Sendable {
+        let isCaughtUp = Atomic(false)
+    }
+    private let progress: Progress
+
+    init(
+        _ configuration: IngestConfiguration, on loop: EventLoop, directory: InstanceDirectory, progress: Progress,
+        log: Log, onUsers: @escaping ([UserRow]) -> Void
+    ) throws(KafkaError) {
+        self.loop = loop
+        self.directory = directory
+        self.progress = progress
+        self.log = log
+        self.onUsers = onUsers
+        var options = ConsumerOptions()
+        options.reportsEndOfPartition = true
+        options.startWithoutCommit = .earliest
+        consumer = try Consumer(configuration.kafka, options)
+        users = consumer.topic(configuration.names[.users])
+        instances = consumer.topic(configuration.names[.instances])
+        let (usersName, instancesName) = (configuration.names[.users], configuration.names[.instances])
+        let admin = try Admin(configuration.kafka)
+        defer { _ = admin.close(deadlineMs: 1000) }
+        let counts = try admin.partitionCounts(of: [usersName, instancesName], timeoutMs: 10_000)
+        unread = Set(0..<counts[0])
+        var starts = (0..<counts[0]).map { PartitionStart(TopicPartition(usersName, $0), at: .beginning) }
+        starts += (0..<counts[1]).map { PartitionStart(TopicPartition(instancesName, $0), at: .beginning) }
+        try consumer.assign(starts)
+    }
+
+    func start() throws(SystemError) {
+        registration = try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in poll() }
+        poll()
+    }
+
+    func close() {
+        registration?.cancel()
+        registration = nil
+        consumer.close(deadlineMs: 1000)
+    }
+
+    private func poll() {
+        var rows: [UserRow] = []
+        do {
+            let batch = consumer.poll(maxMessages: 2000)
+            for index in 0..<batch.count {
+                let message = batch[index]
+                if message.topic == instances {
+                    takeInstance(message.key, message.value)
+                } else if let row = user(message.key, message.value) {
+                    rows.append(row)
+                }
+            }
+            take(batch.event)
+        }
+        if !rows.isEmpty { onUsers(rows) }
+    }
+
+    private func takeInstance(_ key: Span<UInt8>?, _ value: Span<UInt8>?) {
+        guard let value else {
+            if let key { directory.remove(String(showing: key)) }
+            return
+        }
+        do {
+            directory.put(try InstanceRecord(decoding: value), nowMs: loop.nowMs)
+        } catch {
+            log.warning("a record of chat.instances cannot be read", ["error": .init(error)])
+        }
+    }
+
+    /// A deleted user is a disabled one.
+    private func user(_ key: Span<UInt8>?, _ value: Span<UInt8>?) -> UserRow? {
+        guard let value else { return nil }
+        do {
+            let change = try ChangeEnvelope(decoding: value)
+            var row = try UserRow(decoding: value.extracting(change.row))
+            if change.operation == .delete { row.disabled = true }
+            return row
+        } catch {
+            log.warning("a record of chat.users cannot be read", ["error": .init(error)])
+            return nil
+        }
+    }
+
+    private func take(_ event: ConsumerEvent?) {
+        switch event {
+        case .endOfPartition(let partition, _):
+            guard partition.topic == consumer.name(of: users), unread.remove(partition.partition) != nil,
+                unread.isEmpty
+            else { return }
+            progress.isCaughtUp.store(true, ordering: .releasing)
+        case .error(let error, _): log.warning("reading control topics", ["error": .init(error)])
+        case .assigned, .revoked, .committed, nil: break
+        }
+    }
+}

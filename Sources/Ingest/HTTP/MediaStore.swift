@@ -1,0 +1,83 @@
+import System
+import WebSocket
+import Wire
+
+/// An S3-compatible store for media: clients put and get there directly, with links that are signed here (Signature Version 4,
+/// presigned) and good for a while.
+public struct MediaStore: Sendable {
+    /// `https://s3.example.com`, without a path.
+    public var endpoint: String
+    public var bucket: String
+    public var region: String
+    public var accessKey: String
+    public var secretKey: String
+    /// Whether the bucket stands in the path or, as Amazon has it, in the endpoint's name.
+    public var isPathStyle = true
+    public var bytesMax: Int64 = 100 << 20
+    public var putSeconds = 900
+    /// Seven days, the most that the signature allows.
+    public var getSeconds = 604_800
+
+    public init(endpoint: String, bucket: String, region: String, accessKey: String, secretKey: String) {
+        self.endpoint = endpoint
+        self.bucket = bucket
+        self.region = region
+        self.accessKey = accessKey
+        self.secretKey = secretKey
+    }
+
+    /// Nothing that a browser would run in the store's name.
+    static func isAllowed(type: String) -> Bool {
+        let parts = type.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, type.utf8.count <= 100,
+            type.utf8.allSatisfy({
+                $0 == 0x2f || $0 == 0x2b || $0 == 0x2e || $0 == 0x2d || HTTPToken.isAlphanumeric($0)
+            })
+        else { return false }
+        return !["text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/xml"].contains(type)
+            && !parts[0].isEmpty && !parts[1].isEmpty
+    }
+
+    private enum HTTPToken {
+        static func isAlphanumeric(_ byte: UInt8) -> Bool {
+            byte &- 0x30 < 10 || (byte | 0x20) &- 0x61 < 26
+        }
+    }
+
+    /// The type and length are signed: the store refuses anything else.
+    func presign(key: String, type: String, bytes: Int64, nowMs: Int64) -> (put: String, get: String) {
+        let headers = [("content-length", "\(bytes)"), ("content-type", type)]
+        return (
+            url(method: "PUT", key: key, headers: headers, seconds: putSeconds, nowMs: nowMs),
+            url(method: "GET", key: key, headers: [], seconds: getSeconds, nowMs: nowMs)
+        )
+    }
+
+    func url(method: String, key: String, headers: [(String, String)], seconds: Int, nowMs: Int64) -> String {
+        let time = SignatureTime(wallMs: nowMs)
+        let host = endpoint.split(separator: "/").last.map(String.init) ?? endpoint
+        let place = isPathStyle ? "/\(PercentCoding.encode(bucket))" : ""
+        let path = "\(place)/\(PercentCoding.encode(key, keeping: "/%"))"
+        let signed = (headers + [("host", host)]).sorted { $0.0 < $1.0 }
+        let names = signed.map(\.0).joined(separator: ";")
+        let scope = "\(time.day)/\(region)/s3/aws4_request"
+        let query = [
+            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-Credential", "\(accessKey)/\(scope)"),
+            ("X-Amz-Date", time.stamp), ("X-Amz-Expires", "\(seconds)"), ("X-Amz-SignedHeaders", names),
+        ].map { "\($0.0)=\(PercentCoding.encode($0.1))" }.joined(separator: "&")
+        let request =
+            "\(method)\n\(path)\n\(query)\n" + signed.map { "\($0.0):\($0.1)\n" }.joined()
+            + "\n\(names)\nUNSIGNED-PAYLOAD"
+        let text = "AWS4-HMAC-SHA256\n\(time.stamp)\n\(scope)\n\(hex(Crypto.sha256(Array(request.utf8))))"
+        var secret = Array("AWS4\(secretKey)".utf8)
+        for part in [time.day, region, "s3", "aws4_request"] {
+            secret = Crypto.hmacSHA256(key: secret, Array(part.utf8))
+        }
+        return "\(endpoint)\(path)?\(query)&X-Amz-Signature=\(hex(Crypto.hmacSHA256(key: secret, Array(text.utf8))))"
+    }
+
+    private func hex(_ bytes: [UInt8]) -> String {
+        let digits = Array("0123456789abcdef".utf8)
+        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    }
+}

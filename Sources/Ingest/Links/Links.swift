@@ -1,0 +1,291 @@
+import PushLink
+import Runtime
+import System
+import Wire
+
+/// The links of one loop: which worker owns each partition, what was asked of whom, and what is to be told. The rules are
+/// those of docs/push-link.md; `OwnerTable` and `SessionFeed` keep them.
+final class Links {
+    unowned let chat: ChatLoop
+    private var peers: [UInt64: LinkPeer] = [:]
+    private var nextID: UInt64 = 0
+    private var owners = OwnerTable<UInt64>()
+    private var nextRequest: UInt32 = 0
+    /// Registrations on their way: whose they are.
+    private var registrations: [UInt32: (link: UInt64, sessions: [SessionNumber])] = [:]
+    private var lookUps: [UInt32: (link: UInt64, number: SessionNumber)] = [:]
+    /// What this tick collected, by partition.
+    private var registering: [Int32: [SessionNumber]] = [:]
+    private var unregistering: [Int32: [SessionNumber]] = [:]
+    private var isFlushDue = false
+    private(set) var listener: Listener?
+
+    init(_ chat: ChatLoop) { self.chat = chat }
+
+    func listen(_ address: Address, sharesPort: Bool) throws {
+        let tls = chat.configuration.pushTLS
+        listener = try Listener(on: chat.loop, host: address.host, port: Int(address.port), sharesPort: sharesPort) {
+            [unowned self] socket in
+            accept(socket, tls)
+        }
+    }
+
+    var partitionCount: Int32 { owners.partitionCount }
+
+    /// More than any number of workers; a stranger's connections end by themselves when they prove nothing.
+    private static let peersMax = 1024
+
+    private func accept(_ socket: consuming Socket, _ tls: TLSContext?) {
+        guard peers.count < Self.peersMax else { return }
+        nextID += 1
+        let link = InstanceLink(
+            identity: chat.identity, secret: chat.linkSecret, nonce: Crypto.randomBytes(32), nowMs: chat.loop.nowMs)
+        let peer = LinkPeer(self, id: nextID, link: link)
+        do {
+            peer.begin(
+                try System.Stream(
+                    socket, on: chat.loop, delegate: peer, limits: StreamLimits(bytes: 64 << 20), tls: tls))
+            peers[nextID] = peer
+        } catch {
+            chat.log.warning("cannot take a worker's connection", ["error": .init(error)])
+        }
+    }
+
+    func close() {
+        listener?.close()
+        for peer in peers.values { peer.close(LinkError(.stopping, "the chat server is stopping")) }
+    }
+
+    func tick() {
+        for peer in Array(peers.values) { peer.tick() }
+    }
+
+    // MARK: What workers say
+
+    func opened(_ peer: LinkPeer, _ worker: LinkIdentity) {
+        peer.wasOpen = true
+        chat.metrics.links.add(1)
+        chat.log.info("a Delivery worker has connected", ["worker": .init(worker.name), "epoch": .init(worker.epoch)])
+    }
+
+    func failed(_ peer: LinkPeer, _ error: LinkError) {
+        let isEnd = error.code == .closedByPeer || error.code == .stopping
+        let fields: Log.Fields = ["worker": .init(peer.name), "error": .init(error)]
+        if isEnd { chat.log.info("a link has ended", fields) } else { chat.log.warning("a link was given up", fields) }
+        lose(peer)
+    }
+
+    func closed(_ peer: LinkPeer) { lose(peer) }
+
+    private func lose(_ peer: LinkPeer) {
+        guard peers.removeValue(forKey: peer.id) != nil else { return }
+        if peer.wasOpen { chat.metrics.links.add(-1) }
+        let lost = owners.remove(peer.id)
+        registrations = registrations.filter { $0.value.link != peer.id }
+        let orphans = lookUps.filter { $0.value.link == peer.id }
+        for (request, _) in orphans { lookUps[request] = nil }
+        if !lost.isEmpty {
+            let heard = Dictionary(uniqueKeysWithValues: lost.map { ($0.partition, $0.heard) })
+            chat.forEachSession { _, session in
+                if let heard = heard[session.partition] { self.ownerLost(session, heard) }
+            }
+        }
+        for (_, orphan) in orphans { chat.lookUpFailed(orphan.number) }
+    }
+
+    private func ownerLost(_ session: Session, _ heard: Cursor?) {
+        session.isRegistered = false
+        session.feed.ownerLost(heard: heard)
+    }
+
+    /// Whether the link owns the partition, so that what it says of it counts.
+    func heard(_ cursor: Cursor, of partition: Int32, from peer: LinkPeer) -> Bool {
+        owners.heard(cursor, of: partition, from: peer.id)
+    }
+
+    func receive(_ message: WorkerMessage, from peer: LinkPeer) {
+        switch message {
+        case .claim(let partitionCount, let claims): claim(claims, partitionCount, by: peer)
+        case .release(let partitions):
+            var heard: [Int32: Cursor?] = [:]
+            for partition in partitions {
+                if case .some(let place) = owners.release(partition, by: peer.id) { heard[partition] = place }
+            }
+            chat.forEachSession { _, session in
+                if let heard = heard[session.partition] { self.ownerLost(session, heard) }
+            }
+        case .registered(let request, let partition, let liveAfter):
+            registered(request, partition, liveAfter, by: peer)
+        case .progress(let positions):
+            for position in positions {
+                _ = owners.heard(position.routed, of: position.partition, from: peer.id)
+            }
+        case .cannotFill(_, let number, let reason, let windowStart):
+            guard let (client, session) = chat.session(number) else { return }
+            let step = session.feed.receive(cannotFill: reason, windowStart: windowStart)
+            if reason == .foreign { session.isReset = true }
+            chat.perform(step, client, session)
+        case .presence(let notices): chat.presence.receive(notices)
+        case .storedCursor(let request, let stored):
+            guard let (_, number) = lookUps.removeValue(forKey: request) else { return }
+            chat.lookedUp(number, stored)
+        case .batch, .page, .heartbeat, .goodbye: break
+        }
+    }
+
+    private func claim(_ claims: [PartitionClaim], _ partitionCount: Int32, by peer: LinkPeer) {
+        let isFirst = owners.partitionCount == 0
+        var won: Set<Int32> = []
+        var lost: [Int32: Cursor?] = [:]
+        for claim in claims {
+            switch owners.claim(claim, partitionCount: partitionCount, by: peer.id) {
+            case .accepted(let lostBy, let heard):
+                won.insert(claim.partition)
+                if lostBy != nil { lost[claim.partition] = heard }
+            case .refused(let term):
+                peer.send(.refused(partition: claim.partition, term: term))
+            }
+        }
+        guard !won.isEmpty else { return }
+        chat.log.info("partitions claimed", ["worker": .init(peer.name), "partitions": .init(won.count)])
+        var sessions: [Int32: [(SessionNumber, Session)]] = [:]
+        chat.forEachSession { client, session in
+            // Sessions that came before the number of partitions was known have none yet.
+            if isFirst, let partition = self.owners.partition(of: session.user) { session.partition = partition }
+            guard won.contains(session.partition) else { return }
+            if let heard = lost[session.partition] { self.ownerLost(session, heard) }
+            guard session.state == .active else { return }
+            guard !session.isLargeChatsStale else {
+                let number = client.number
+                self.chat.refreshLargeChats(number, session) { self.register(number, session) }
+                return
+            }
+            sessions[session.partition, default: []].append((client.number, session))
+        }
+        for partition in won.sorted() {
+            registering[partition] = nil
+            register(sessions[partition] ?? [], partition, isAnswer: true, with: peer)
+        }
+        chat.presence.claimed(won, by: peer)
+        chat.claimed(won)
+    }
+
+    private func register(
+        _ sessions: [(SessionNumber, Session)], _ partition: Int32, isAnswer: Bool, with peer: LinkPeer
+    ) {
+        var start = 0
+        repeat {
+            let end = min(start + LinkLimits.sessionsPerFrame, sessions.count)
+            let part = sessions[start..<end]
+            nextRequest &+= 1
+            registrations[nextRequest] = (peer.id, part.map(\.0))
+            for (_, session) in part {
+                session.feed.register()
+                session.isRegistered = true
+            }
+            peer.send(
+                .register(
+                    request: nextRequest, partition: partition, isLast: isAnswer && end == sessions.count,
+                    part.map { number, session in
+                        SessionRegistration(
+                            number: number, user: session.user, device: session.device, after: session.feed.after,
+                            largeChats: session.busy?.largeChats ?? [])
+                    }))
+            start = end
+        } while start < sessions.count
+    }
+
+    private func registered(_ request: UInt32, _ partition: Int32, _ liveAfter: Cursor, by peer: LinkPeer) {
+        guard let (link, numbers) = registrations.removeValue(forKey: request), link == peer.id,
+            owners.isOwner(peer.id, of: partition)
+        else { return }
+        for number in numbers {
+            guard let (client, session) = chat.session(number), session.isRegistered else { continue }
+            chat.perform(session.feed.registered(liveAfter: liveAfter), client, session)
+        }
+    }
+
+    // MARK: What sessions want
+
+    private func owner(of partition: Int32) -> LinkPeer? { owners.owner(of: partition).flatMap { peers[$0] } }
+
+    func owner(of user: UserID) -> LinkPeer? { owners.partition(of: user).flatMap { owner(of: $0) } }
+
+    func partition(of user: UserID) -> Int32 { owners.partition(of: user) ?? -1 }
+
+    /// Names an active session to its owner at the end of the tick; without an owner the next claim does it.
+    func register(_ number: SessionNumber, _ session: Session) {
+        guard owner(of: session.partition) != nil else { return }
+        registering[session.partition, default: []].append(number)
+        flushLater()
+    }
+
+    func unregister(_ number: SessionNumber, _ session: Session) {
+        guard session.isRegistered else { return }
+        session.isRegistered = false
+        unregistering[session.partition, default: []].append(number)
+        flushLater()
+    }
+
+    private func flushLater() {
+        guard !isFlushDue else { return }
+        isFlushDue = true
+        chat.loop.atTickEnd { [weak self] in self?.flush() }
+    }
+
+    private func flush() {
+        isFlushDue = false
+        for (partition, numbers) in registering {
+            guard let peer = owner(of: partition) else { continue }
+            let sessions = numbers.compactMap { number in
+                chat.session(number).flatMap { $0.1.state == .active && !$0.1.isRegistered ? (number, $0.1) : nil }
+            }
+            if !sessions.isEmpty { register(sessions, partition, isAnswer: false, with: peer) }
+        }
+        registering.removeAll(keepingCapacity: true)
+        for (partition, numbers) in unregistering {
+            owner(of: partition)?.send(.unregister(partition: partition, numbers))
+        }
+        unregistering.removeAll(keepingCapacity: true)
+    }
+
+    func fill(_ number: SessionNumber, _ session: Session, after: Cursor, through: Int64) {
+        guard let peer = owner(of: session.partition) else { return }
+        nextRequest &+= 1
+        chat.metrics.fills.add()
+        peer.send(
+            .fill(
+                FillRequest(
+                    request: nextRequest, partition: session.partition, session: number, after: after,
+                    through: through, bytesMax: UInt32(chat.configuration.limits.fillBytes))))
+    }
+
+    /// Whether there was someone to ask.
+    func lookUpCursor(_ number: SessionNumber, _ session: Session) -> Bool {
+        guard let peer = owner(of: session.user) else { return false }
+        nextRequest &+= 1
+        lookUps[nextRequest] = (peer.id, number)
+        peer.send(.lookUpCursor(request: nextRequest, user: session.user, device: session.device))
+        return true
+    }
+
+    /// Stores what it can; what has no owner now is answered, to be tried again.
+    func store(_ cursors: [DeviceCursor]) -> [DeviceCursor] {
+        var rest: [DeviceCursor] = []
+        var byLink: [UInt64: [DeviceCursor]] = [:]
+        for cursor in cursors {
+            if let peer = owner(of: cursor.user) {
+                byLink[peer.id, default: []].append(cursor)
+            } else {
+                rest.append(cursor)
+            }
+        }
+        for (id, cursors) in byLink {
+            for start in stride(from: 0, to: cursors.count, by: LinkLimits.sessionsPerFrame) {
+                let end = min(start + LinkLimits.sessionsPerFrame, cursors.count)
+                peers[id]?.send(.storeCursors(Array(cursors[start..<end])))
+            }
+        }
+        return rest
+    }
+}

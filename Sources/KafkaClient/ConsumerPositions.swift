@@ -1,0 +1,116 @@
+// Where a consumer reads, and what its group has committed.
+internal import CRdKafka
+
+extension Consumer {
+    /// Continues at these places; what was fetched but not yet polled is dropped, what was polled is not.
+    public func seek(_ starts: [PartitionStart], timeoutMs: Int = 5000) throws(KafkaError) {
+        let list = PartitionList(starts)
+        let error = unsafe KafkaError(
+            consuming: rd_kafka_seek_partitions(handle.raw, list.raw, Int32(clamping: timeoutMs)), place: "seek")
+        if let error { throw error }
+        if let error = list.firstError(place: "seek") { throw error }
+    }
+
+    /// Stops fetching; messages already polled stay valid. Pausing drops what librdkafka had fetched ahead, so pause
+    /// for long waits and simply poll less for short ones.
+    public func pause(_ partitions: [TopicPartition]) throws(KafkaError) {
+        let list = PartitionList(partitions)
+        let code = unsafe rd_kafka_pause_partitions(handle.raw, list.raw)
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "pause") }
+        if let error = list.firstError(place: "pause") { throw error }
+    }
+
+    public func resume(_ partitions: [TopicPartition]) throws(KafkaError) {
+        let list = PartitionList(partitions)
+        let code = unsafe rd_kafka_resume_partitions(handle.raw, list.raw)
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "resume") }
+        if let error = list.firstError(place: "resume") { throw error }
+    }
+
+    /// The offset after the last message polled from each partition; nil before the first.
+    public func positions(_ partitions: [TopicPartition]) throws(KafkaError) -> [Int64?] {
+        let list = PartitionList(partitions)
+        let code = unsafe rd_kafka_position(handle.raw, list.raw)
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "position") }
+        return list.entries.map(\.offsetIfAny)
+    }
+
+    /// What this consumer's group has committed; nil where nothing was.
+    public func committed(
+        _ partitions: [TopicPartition], timeoutMs: Int = 5000
+    ) throws(KafkaError) -> [CommittedOffset?] {
+        let list = PartitionList(partitions)
+        let code = unsafe rd_kafka_committed(handle.raw, list.raw, Int32(clamping: timeoutMs))
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "committed") }
+        if let error = list.firstError(place: "committed") { throw error }
+        return list.entries.map { entry in
+            entry.offsetIfAny.map { CommittedOffset(entry.partition, offset: $0, metadata: entry.metadata) }
+        }
+    }
+
+    /// Sends positions (each the offset of the *next* record to read) without waiting; the result arrives as
+    /// `ConsumerEvent.committed`.
+    public func commitLater(_ offsets: [CommittedOffset]) throws(KafkaError) {
+        let list = PartitionList(offsets)
+        // The plain asynchronous commit answers nobody unless a callback is set; this one answers to our queue.
+        let code = unsafe rd_kafka_commit_queue(handle.raw, list.raw, handle.queue, nil, nil)
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "commit") }
+    }
+
+    /// Commits and waits for the group coordinator's answer, no longer than `timeoutMs`.
+    ///
+    /// librdkafka's own blocking commit has no timeout and outlives a coordinator that does not answer.
+    public func commit(_ offsets: [CommittedOffset], timeoutMs: Int = 5000) throws(KafkaError) {
+        guard !offsets.isEmpty else { return }
+        let list = PartitionList(offsets)
+        let deadline = Deadline(afterMs: timeoutMs)
+        let answers = unsafe rd_kafka_queue_new(handle.raw)
+        defer { unsafe rd_kafka_queue_destroy(answers) }
+        let code = unsafe rd_kafka_commit_queue(handle.raw, list.raw, answers, nil, nil)
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "commit") }
+        guard let event = unsafe rd_kafka_queue_poll(answers, max(1, deadline.remainingMs)) else {
+            throw KafkaError(.timedOut, "the group coordinator did not answer within \(timeoutMs) ms", place: "commit")
+        }
+        defer { unsafe rd_kafka_event_destroy(event) }
+        let failure = unsafe rd_kafka_event_error(event)
+        if failure != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(failure, place: "commit") }
+        guard let results = unsafe rd_kafka_event_topic_partition_list(event) else { return }
+        for entry in unsafe PartitionList.entries(of: results) where entry.error != RD_KAFKA_RESP_ERR_NO_ERROR {
+            throw KafkaError(entry.error, place: "commit \(entry.partition)")
+        }
+    }
+
+    /// The first and next offsets of one partition, asked of its leader.
+    public func watermarks(_ partition: TopicPartition, timeoutMs: Int = 5000) throws(KafkaError) -> Watermarks {
+        try handle.watermarks([partition], timeoutMs: timeoutMs)[0].get()
+    }
+
+    /// The offset that each partition's next record will get, asked of the leaders in one request each.
+    public func endOffsets(
+        _ partitions: [TopicPartition], timeoutMs: Int = 5000
+    ) throws(KafkaError) -> [Result<Int64, KafkaError>] {
+        try handle.offsets(partitions.map { ($0, -1) }, timeoutMs: timeoutMs)
+    }
+
+    /// For each partition the offset of the first record at or after a time; nil where there is none.
+    public func offsets(
+        at times: [(TopicPartition, timestampMs: Int64)], timeoutMs: Int = 5000
+    ) throws(KafkaError) -> [Int64?] {
+        try handle.offsets(times.map { ($0.0, max(0, $0.timestampMs)) }, timeoutMs: timeoutMs).map {
+            result throws(KafkaError) in
+            let offset = try result.get()
+            return offset >= 0 ? offset : nil
+        }
+    }
+}
+
+/// A partition's first offset, and the offset which its next record will get.
+public struct Watermarks: Hashable, Sendable {
+    public let low: Int64
+    public let high: Int64
+
+    public init(low: Int64, high: Int64) {
+        self.low = low
+        self.high = high
+    }
+}

@@ -1,0 +1,134 @@
+import HTTPClient
+public import Runtime
+import System
+
+/// What `fanout up` was asked to run.
+public struct OneMachineConfiguration: Sendable {
+    public var directory: String
+    /// The chat server's port: WebSockets, HTTP API and the demo page.
+    public var port: UInt16 = 8080
+    /// Ports of the private servers; 0 lets the system choose.
+    public var brokerPort: UInt16 = 9092
+    public var postgresPort: UInt16 = 5433
+    /// Use these instead of private servers.
+    public var kafka: String?
+    public var postgres: String?
+    /// The demo page's files; `nil` serves none.
+    public var web: String?
+    public var partitions = 16
+    /// What the stages log, beside warnings and errors.
+    public var logLevel = "warning"
+    /// This program, to run the stages with.
+    public var executable: String
+
+    public init(directory: String, executable: String) {
+        self.directory = directory
+        self.executable = executable
+    }
+}
+
+/// The whole system on one machine: private Postgres and broker, schema and topics, every stage as a child process that
+/// is started again when it ends, demo users, and one screen that says where everything is.
+public final class OneMachine {
+    private let configuration: OneMachineConfiguration
+    private let log: Log
+    private let clock: any Clock
+    private let loop: EventLoop
+    private let supervisor: Supervisor
+
+    public init(_ configuration: OneMachineConfiguration, log: Log, clock: any Clock) throws {
+        self.configuration = configuration
+        self.log = log
+        self.clock = clock
+        // Before anything is started, so that a signal finds somebody who stops what runs by then.
+        Signals.block([.terminate, .interrupt])
+        loop = try EventLoop()
+        supervisor = Supervisor(loop: loop, log: log)
+    }
+
+    /// Starts everything, shows the screen, and runs until a signal ends it. What was started has ended when this
+    /// returns or throws.
+    public func run() throws {
+        let startedNs = clock.monotonicNs
+        let directory = try DataDirectory.open(configuration.directory)
+        let ports = try Ports(configuration)
+        var isStopping = false
+        let watch = try Signals.watch([.terminate, .interrupt], on: loop) { [loop] _ in
+            if isStopping { CurrentProcess.exit(1) }
+            isStopping = true
+            loop.stop()
+        }
+        defer {
+            watch.cancel()
+            supervisor.stopAll()
+        }
+        let postgres = try startPostgres(directory, ports)
+        let pipeline = Pipeline(
+            configuration: configuration, ports: ports, secrets: directory.secrets, directory: directory.path,
+            postgresURL: configuration.postgres ?? postgres?.url ?? "")
+        if configuration.kafka == nil { try supervisor.supervise(pipeline.broker) }
+        try waitForServers(postgres, ports)
+        try pipeline.prepare()
+        let demo = try DemoUsers.load(pipeline: pipeline, directory: directory.path)
+        for service in pipeline.stages { try supervisor.supervise(service) }
+        try waitUntilReady(ports)
+        let tookMs = Int((clock.monotonicNs - startedNs) / 1_000_000)
+        _ = Output.standard(
+            StatusScreen(
+                configuration: configuration, ports: ports, directory: directory.path,
+                postgres: postgres?.shownURL ?? "\(configuration.postgres ?? "")", demo: demo, tookMs: tookMs
+            ).text)
+        if !isStopping { loop.run() }
+        _ = Output.standard("\nstopping…\n")
+    }
+
+    private func startPostgres(_ directory: borrowing DataDirectory, _ ports: Ports) throws -> PrivatePostgres? {
+        guard configuration.postgres == nil else { return nil }
+        let postgres = try PrivatePostgres(
+            data: directory.postgres, port: ports.postgres, password: directory.secrets.postgresPassword,
+            logs: directory.logs)
+        try postgres.prepare()
+        try supervisor.supervise(
+            Service(name: "postgres", start: { try postgres.start() }, stopSignal: .interrupt, graceMs: 20_000))
+        return postgres
+    }
+
+    private func waitForServers(_ postgres: PrivatePostgres?, _ ports: Ports) throws {
+        try postgres?.waitUntilReady(clock: clock, timeoutMs: 30_000) {
+            loop.runOnce(timeoutMs: 10)
+            return supervisor.processID(of: "postgres") != nil
+        }
+        guard configuration.kafka == nil else { return }
+        let deadline = clock.monotonicNs + 10_000_000_000
+        var probe = PortProbe(port: ports.broker, on: loop)
+        while probe.answered != true {
+            guard clock.monotonicNs < deadline else {
+                throw OneMachineError(.notReady, "the broker does not answer on port \(ports.broker)")
+            }
+            loop.runOnce(timeoutMs: 5)
+            if probe.answered == false { probe = PortProbe(port: ports.broker, on: loop) }
+        }
+    }
+
+    /// Asks the chat server until it says that it can carry messages.
+    private func waitUntilReady(_ ports: Ports) throws {
+        let client = try HTTPClient(loop: loop)
+        defer { client.close() }
+        let deadline = clock.monotonicNs + 60_000_000_000
+        var isReady = false
+        var isAsking = false
+        while !isReady {
+            guard clock.monotonicNs < deadline else {
+                throw OneMachineError(.notReady, "the chat server is not ready after 60 s; its log lines above say why")
+            }
+            if !isAsking {
+                isAsking = true
+                client.send(HTTPRequest("GET", "http://127.0.0.1:\(ports.chat)/readyz")) { result in
+                    if case .success(let response) = result, response.status == 200 { isReady = true }
+                    isAsking = false
+                }
+            }
+            loop.runOnce(timeoutMs: 20)
+        }
+    }
+}

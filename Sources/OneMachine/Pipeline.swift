@@ -1,0 +1,87 @@
+import Runtime
+import System
+
+/// Which processes make up the pipeline on one machine, and how each is called.
+///
+/// Secrets go by environment, never by argument: other users of the machine can read the arguments of every process.
+struct Pipeline {
+    static let metricNames = ["cdc", "join", "delivery", "history", "push", "lag"]
+
+    let configuration: OneMachineConfiguration
+    let ports: Ports
+    let secrets: DataDirectory.Secrets
+    let directory: String
+    let postgresURL: String
+
+    var kafka: String { configuration.kafka ?? "127.0.0.1:\(ports.broker)" }
+    var demoUsersFile: String { directory + "/demo-users.json" }
+
+    var broker: Service {
+        // Topics are made from the list and by nothing else.
+        service(
+            "broker",
+            ["--data", directory + "/broker", "--listen", "127.0.0.1:\(ports.broker)", "--partitions", "0"],
+            graceMs: 10_000)
+    }
+
+    /// In the order in which they are started; they are stopped in the reverse order, devices first.
+    var stages: [Service] {
+        var chat = ["--listen", "127.0.0.1:\(ports.chat)", "--link-listen", "127.0.0.1:\(ports.link)"]
+        chat += ["--demo-users", demoUsersFile, "--name", "chat-1", "--drain", "200ms"]
+        if let web = configuration.web { chat += ["--web", web] }
+        for (name, port) in ports.metrics.merging(["ingest": ports.chat], uniquingKeysWith: { $1 }) {
+            chat += ["--stage", "\(name)=127.0.0.1:\(port)"]
+        }
+        return [
+            service("cdc", []),
+            service("history", []),
+            service("join", ["--name", "join-1", "--state", directory + "/join"]),
+            service("delivery", ["--name", "delivery-1"]),
+            service("push", []),
+            service("lag", ["--interval", "2s"]),
+            service("chat", chat),
+        ]
+    }
+
+    /// The schema and the topics: idempotent, so at every start.
+    func prepare() throws {
+        try runToEnd(["db", "migrate"])
+        try runToEnd(["topics", "create", "--partitions", "\(configuration.partitions)"])
+    }
+
+    @discardableResult
+    func runToEnd(_ arguments: [String]) throws -> String {
+        let outcome = try ChildProcess.run(configuration.executable, arguments, options: options())
+        guard outcome.exit.isSuccess else {
+            let said = outcome.error.split(separator: "\n").last.map(String.init) ?? "\(outcome.exit)"
+            throw OneMachineError(.failed, said)
+        }
+        return outcome.output
+    }
+
+    private func service(_ name: String, _ arguments: [String], graceMs: Int = 5000) -> Service {
+        var arguments = [name] + arguments
+        if let port = ports.metrics[name] {
+            arguments += [name == "lag" ? "--prometheus" : "--metrics", "127.0.0.1:\(port)"]
+        }
+        let (executable, options) = (configuration.executable, options())
+        return Service(
+            name: name,
+            start: { [arguments] in try ChildProcess(executable, arguments, options: options) }, graceMs: graceMs)
+    }
+
+    private func options() -> ChildProcess.Options {
+        var options = ChildProcess.Options()
+        options.environment = Environment.all.filter { !$0.key.hasPrefix("FANOUT_") }.merging([
+            "FANOUT_KAFKA": kafka,
+            "FANOUT_POSTGRES": postgresURL,
+            "FANOUT_TOKEN_KEY": secrets.tokenKey,
+            "FANOUT_LINK_SECRET": secrets.linkSecret,
+            "FANOUT_LOG_LEVEL": configuration.logLevel,
+        ]) { $1 }
+        // A terminal's Ctrl-C is for the supervisor, which stops the others in order.
+        options.ownGroup = true
+        options.dieWithParent = .terminate
+        return options
+    }
+}

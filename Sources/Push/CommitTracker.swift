@@ -1,0 +1,53 @@
+/// Which offset of each partition may be committed: the first whose record is not settled. Records settle in any order;
+/// a crash repeats only what lies behind the first unsettled one.
+public struct CommitTracker {
+    private struct Partition {
+        /// The offset of `settled[start]`.
+        var base: Int64
+        var settled: [Bool] = []
+        var start = 0
+        var committed: Int64
+        /// Offsets that the log skips (compaction, control records) are settled from the start.
+        var next: Int64 { base + Int64(settled.count - start) }
+    }
+
+    private var partitions: [Int32: Partition] = [:]
+
+    public init() {}
+
+    public mutating func begin(_ record: RecordPosition) {
+        var partition =
+            partitions.removeValue(forKey: record.partition)
+            ?? Partition(base: record.offset, committed: record.offset)
+        while partition.next < record.offset { partition.settled.append(true) }
+        if partition.next == record.offset { partition.settled.append(false) }
+        partitions[record.partition] = partition
+    }
+
+    public mutating func settle(_ record: RecordPosition) {
+        guard var partition = partitions.removeValue(forKey: record.partition) else { return }
+        let index = partition.start + Int(record.offset - partition.base)
+        if index >= partition.start, index < partition.settled.count { partition.settled[index] = true }
+        while partition.start < partition.settled.count, partition.settled[partition.start] {
+            partition.start += 1
+            partition.base += 1
+        }
+        if partition.start > 4096, partition.start * 2 > partition.settled.count {
+            partition.settled.removeFirst(partition.start)
+            partition.start = 0
+        }
+        partitions[record.partition] = partition
+    }
+
+    public mutating func remove(partition: Int32) { partitions[partition] = nil }
+
+    /// What has become committable since the last call.
+    public mutating func takeCommittable() -> [(partition: Int32, offset: Int64)] {
+        var result: [(partition: Int32, offset: Int64)] = []
+        for (number, partition) in partitions where partition.base > partition.committed {
+            result.append((number, partition.base))
+            partitions[number]?.committed = partition.base
+        }
+        return result
+    }
+}

@@ -1,0 +1,168 @@
+/// One session's stream on the chat server: which events it still needs from where, and which to pass on, so that none is
+/// missed, none comes twice and none overtakes another, whatever happens to links and owners (docs/push-link.md, "A
+/// session's stream").
+///
+/// A live session costs its cursor and a few bytes: `Payload` is whatever the chat server shares among the sessions of a
+/// batch, and is held here only while a gap is being filled.
+public struct SessionFeed<Payload> {
+    private enum State {
+        /// No owner to ask, or not yet asked.
+        case waiting
+        case registering
+        /// Being filled from the hot window, through this offset; live events wait.
+        case filling(through: Cursor)
+        /// History is serving what lies before the hot window.
+        case history(until: Cursor, through: Cursor)
+        case live
+    }
+
+    /// What is to be done next for the session.
+    public enum Step: Hashable, Sendable {
+        case nothing
+        /// Ask the owner for what lies in between.
+        case fill(after: Cursor, through: Int64)
+        /// Ask History for everything after `from` up to the window's start, then call `historyServed`.
+        case history(from: Cursor, until: Cursor)
+        /// Pass on what waits (`takeHeld`); the session is live. `first` when it was the first time: `caught_up`.
+        case live(first: Bool)
+        /// Registration is void: wait for the partition's next owner.
+        case wait
+    }
+
+    public enum Verdict: Hashable, Sendable {
+        case deliver
+        case drop
+        /// Kept until the gap before it is filled.
+        case hold
+        /// Too much waits: close the session as too slow; it resumes from its cursor.
+        case overflow
+    }
+
+    public struct Held {
+        public let cursor: Cursor
+        public let payload: Payload
+    }
+
+    private var state = State.waiting
+    private var wasLive = false
+    /// The last place seen; `nil` until a new device's registration is answered.
+    public private(set) var after: Cursor?
+    private var held: [Held] = []
+    private var heldByteCount = 0
+
+    /// `after`: where the device left off; `nil` starts live.
+    public init(after: Cursor?) { self.after = after }
+
+    public var isLive: Bool { if case .live = state { true } else { false } }
+
+    /// The session has been named to an owner in a `register` frame, with `after` as its cursor.
+    public mutating func register() {
+        state = .registering
+    }
+
+    /// The owner has answered the registration.
+    public mutating func registered(liveAfter: Cursor) -> Step {
+        guard case .registering = state else { return .nothing }
+        guard let after, after.offset < liveAfter.offset else {
+            if after == nil { after = liveAfter }
+            return goLive()
+        }
+        state = .filling(through: liveAfter)
+        return .fill(after: after, through: liveAfter.offset)
+    }
+
+    /// A batch from the partition's owner names the session.
+    public mutating func receive(
+        _ cursor: Cursor, _ kind: EventKind, _ payload: @autoclosure () -> Payload, byteCount: Int, heldBytesMax: Int
+    ) -> Verdict {
+        switch state {
+        case .live:
+            guard let after, cursor.offset > after.offset else { return .drop }
+            self.after = cursor
+            return .deliver
+        case .filling(let through), .history(_, let through):
+            // At or below: the fill brings it.
+            guard cursor.offset > through.offset else { return .drop }
+            if heldByteCount + byteCount > heldBytesMax { return kind.isDroppable ? .drop : .overflow }
+            heldByteCount += byteCount
+            held.append(Held(cursor: cursor, payload: payload()))
+            return .hold
+        case .waiting, .registering:
+            // Of an earlier registration; the one under way says from where events are needed.
+            return .drop
+        }
+    }
+
+    /// One event of a page.
+    public mutating func receive(filled offset: Int64) -> Verdict {
+        guard case .filling = state, let after, offset > after.offset else { return .drop }
+        // The page's `upTo` brings the time; between two events of a page only the offset matters.
+        self.after = Cursor(offset: offset, timestamp: after.timestamp)
+        return .deliver
+    }
+
+    /// The end of a page.
+    public mutating func receive(pageUpTo upTo: Cursor, isLast: Bool) -> Step {
+        guard case .filling(let through) = state, let after else { return .nothing }
+        if upTo.offset >= through.offset {
+            // The time of the registration's answer is the record's own; a page may not have that record at hand.
+            self.after = through
+        } else if upTo.offset >= after.offset {
+            self.after = upTo
+        }
+        return isLast ? goLive() : .fill(after: self.after ?? upTo, through: through.offset)
+    }
+
+    public mutating func receive(cannotFill reason: FillRefusal, windowStart: Cursor) -> Step {
+        guard let after else { return .nothing }
+        let through: Cursor
+        switch (state, reason) {
+        case (.filling, .unknownSession):
+            ownerLost(heard: nil)
+            return .wait
+        case (.filling(let wanted), _): through = wanted
+        // The session seemed to be ahead of the log and went live; what it needs begins after `windowStart`.
+        case (.live, .foreign): through = windowStart
+        default: return .nothing
+        }
+        // A foreign cursor's time still tells History where to start.
+        state = .history(until: windowStart, through: through)
+        return .history(from: after, until: windowStart)
+    }
+
+    /// History has handed over everything up to the window's start of the last `.history` step.
+    public mutating func historyServed() -> Step {
+        guard case .history(let until, let through) = state else { return .nothing }
+        after = until
+        guard until.offset < through.offset else { return goLive() }
+        state = .filling(through: through)
+        return .fill(after: until, through: through.offset)
+    }
+
+    /// The events that waited while the gap was filled, in order; to be passed on after `.live`.
+    public mutating func takeHeld() -> [Held] {
+        var taken: [Held] = []
+        swap(&taken, &held)
+        heldByteCount = 0
+        let before = after?.offset ?? -1
+        if let last = taken.last, last.cursor.offset > before { after = last.cursor }
+        taken.removeAll { $0.cursor.offset <= before }
+        return taken
+    }
+
+    /// The owner is gone, or another has claimed the partition. `heard`: how far the old owner's stream had come on its
+    /// link, which is how far a live session had come.
+    public mutating func ownerLost(heard: Cursor?) {
+        if isLive, let heard, heard.offset > after?.offset ?? -1 { after = heard }
+        state = .waiting
+        // Whatever waits lies beyond `after` and comes again, by fill or live.
+        held = []
+        heldByteCount = 0
+    }
+
+    private mutating func goLive() -> Step {
+        state = .live
+        defer { wasLive = true }
+        return .live(first: !wasLive)
+    }
+}

@@ -1,0 +1,88 @@
+import KafkaClient
+import Runtime
+import Wire
+
+/// What is to be committed, and what is on its way.
+struct CommitSchedule {
+    var waiting: [Int32: JoinProgress.Mark] = [:]
+    var inFlight: [JoinProgress.Mark] = []
+}
+
+extension JoinWorker {
+    /// Commits if something can be and it is time. Only one commit is under way at any time.
+    func commitIfDue(isTick: Bool = false) throws {
+        progress.complete { mark in
+            guard slots[Int(mark.partition)]?.life == mark.life else { return }
+            commits.waiting[mark.partition] = mark
+        }
+        guard commits.inFlight.isEmpty, !commits.waiting.isEmpty, isTick || isCommitUrgent else { return }
+        let marks = commits.waiting.values.filter { slots[Int($0.partition)]?.task.committed != $0.positions }
+        commits.waiting.removeAll(keepingCapacity: true)
+        guard !marks.isEmpty else { return }
+        commits.inFlight = Array(marks)
+        try consumer.commitLater(marks.flatMap { offsets(of: $0) })
+        metrics.commits.add()
+    }
+
+    private var isCommitUrgent: Bool {
+        for mark in commits.waiting.values {
+            guard let slot = slots[Int(mark.partition)] else { continue }
+            if slot.task.hasUncommittedChanges || slot.task.wait == .commit { return true }
+            if mark.positions.incoming - slot.task.committed.incoming > Int64(setup.limits.uncommittedMax / 2) {
+                return true
+            }
+        }
+        return false
+    }
+
+    /// The log has the positions, or refuses them.
+    func committed(_ error: KafkaError?) throws {
+        let marks = commits.inFlight
+        commits.inFlight = []
+        if let error {
+            // After a rebalance the event that says so is on its way; anything else is tried again.
+            log.warning("positions were not committed", ["error": "\(error)"])
+            for mark in marks where commits.waiting[mark.partition] == nil { commits.waiting[mark.partition] = mark }
+            return
+        }
+        for mark in marks {
+            guard let slot = slots[Int(mark.partition)], slot.life == mark.life else { continue }
+            slot.task.commitSucceeded(mark.positions)
+            if !slot.incoming.isEmpty { try drain(slot) }
+        }
+        closeEpoch()
+        try commitIfDue()
+    }
+
+    /// The three positions go in one request, and beside them together in one note: whoever reads them back gets all of
+    /// one commit or none of it.
+    func offsets(of mark: JoinProgress.Mark) -> [CommittedOffset] {
+        let names = configuration.names
+        let positions = mark.positions
+        return [
+            CommittedOffset(
+                TopicPartition(names[.incoming], mark.partition), offset: positions.incoming,
+                metadata: CommitNote.text(positions)),
+            CommittedOffset(TopicPartition(names[.members], mark.partition), offset: positions.members),
+            CommittedOffset(TopicPartition(names[.signals], mark.partition), offset: positions.signals),
+        ]
+    }
+}
+
+/// The note on a committed position of `chat.incoming`: `members=12 signals=34`.
+enum CommitNote {
+    static func text(_ positions: Positions) -> String {
+        "members=\(positions.members) signals=\(positions.signals)"
+    }
+
+    static func positions(incoming: Int64, note: String) -> Positions? {
+        var values: [Substring: Int64] = [:]
+        for part in note.split(separator: " ") {
+            let pair = part.split(separator: "=", maxSplits: 1)
+            guard pair.count == 2, let value = Int64(pair[1]), value >= 0 else { return nil }
+            values[pair[0]] = value
+        }
+        guard let members = values["members"], let signals = values["signals"] else { return nil }
+        return Positions(incoming: incoming, members: members, signals: signals)
+    }
+}

@@ -1,0 +1,41 @@
+public import KafkaClient
+public import Wire
+
+public struct JoinConfiguration: Sendable {
+    public var kafka: KafkaConfiguration
+    /// Where to read a chat's members when the log is late. Without it a message waits for the log alone.
+    public var postgres: String?
+    public var names: Names
+    public var limits = JoinSetup.Limits()
+    /// This process's name in the group: after a restart within the session timeout it gets its partitions back at once.
+    public var instance: String?
+    public var sessionTimeoutMs = 10_000
+    public var commitIntervalMs = 100
+    /// Where checkpoints of the membership table are kept.
+    public var stateDirectory: String?
+    public var checkpointIntervalMs = 600_000
+
+    public init(kafka: KafkaConfiguration, names: Names = Names()) {
+        self.kafka = kafka
+        self.names = names
+    }
+}
+
+/// Why the join cannot go on.
+public struct JoinError: Error, Sendable, CustomStringConvertible {
+    public enum Code: Sendable {
+        /// The topics are not as they must be: `fanout topics check` says more.
+        case topics
+        /// A record could not be written.
+        case output
+    }
+
+    public let code: Code
+    public let message: String
+
+    init(_ code: Code, _ message: String) {
+        (self.code, self.message) = (code, message)
+    }
+
+    public var description: String { message }
+}

@@ -1,0 +1,80 @@
+import Runtime
+
+/// What operators see of the join.
+struct JoinMetrics: Sendable {
+    let accepted: Counter
+    let already: Counter
+    let rejected: Counter
+    let recipients: Counter
+    let signals: Counter
+    let signalsDropped: Counter
+    let changes: Counter
+    let changesRepeated: Counter
+    let memberEvents: Counter
+    let heldMessages: Counter
+    let commitWaits: Counter
+    let membersReads: Counter
+    let originalReads: Counter
+    let commits: Counter
+    let fromLog: Histogram
+    let held: Histogram
+    let partitions: Gauge
+    let restoring: Gauge
+    let waiting: Gauge
+    let memberships: Gauge
+    let chats: Gauge
+    let users: Gauge
+    let tableBytes: Gauge
+
+    init(_ metrics: Metrics) {
+        accepted = metrics.counter("fanout_join_messages_total", "Messages accepted and fanned out.")
+        already = metrics.counter("fanout_join_repeats_total", "Messages dropped because they were accepted before.")
+        rejected = metrics.counter("fanout_join_rejected_total", "Records written to chat.rejected.")
+        recipients = metrics.counter("fanout_join_recipients_total", "Recipients named in chat.deliveries.")
+        signals = metrics.counter("fanout_join_signals_total", "Receipts and typing signals fanned out.")
+        signalsDropped = metrics.counter(
+            "fanout_join_signals_dropped_total", "Signals of large chats, or of senders who are not members.")
+        changes = metrics.counter("fanout_join_changes_total", "Changes of chats and memberships applied.")
+        changesRepeated = metrics.counter(
+            "fanout_join_changes_repeated_total", "Changes that CDC wrote twice and that were dropped.")
+        memberEvents = metrics.counter("fanout_join_member_events_total", "Membership changes told to devices.")
+        heldMessages = metrics.counter(
+            "fanout_join_held_total", "Messages that waited for the membership their sender had seen.")
+        commitWaits = metrics.counter(
+            "fanout_join_commit_waits_total", "Messages that waited until a change of their chat was committed.")
+        membersReads = metrics.counter("fanout_join_members_reads_total", "Chats read from Postgres.")
+        originalReads = metrics.counter(
+            "fanout_join_original_reads_total", "Old messages read back to check an edit or a delete.")
+        commits = metrics.counter("fanout_join_commits_total", "Commits of positions.")
+        fromLog = metrics.histogram(
+            "fanout_join_log_seconds", "From a message's place in the log to the join, sampled once a batch.")
+        held = metrics.histogram("fanout_join_held_seconds", "How long a message waited for membership.")
+        partitions = metrics.gauge("fanout_join_partitions", "Partitions that this process has.")
+        restoring = metrics.gauge("fanout_join_restoring", "Partitions that are being restored.")
+        waiting = metrics.gauge("fanout_join_waiting", "Partitions whose next message waits.")
+        memberships = metrics.gauge("fanout_join_memberships", "Memberships in the table.")
+        chats = metrics.gauge("fanout_join_chats", "Chats in the table.")
+        users = metrics.gauge("fanout_join_users", "Users in the table.")
+        tableBytes = metrics.gauge("fanout_join_table_bytes", "Memory of the membership table.")
+    }
+
+    /// Adds what a task has done since the last time.
+    func add(_ counts: JoinCounts, since last: JoinCounts) {
+        accepted.add(counts.accepted - last.accepted)
+        already.add(counts.already - last.already)
+        rejected.add(counts.rejected - last.rejected)
+        recipients.add(counts.recipients - last.recipients)
+        signals.add(counts.signals - last.signals)
+        signalsDropped.add(counts.signalsDropped - last.signalsDropped)
+        changes.add(counts.changes - last.changes)
+        changesRepeated.add(counts.changesRepeated - last.changesRepeated)
+        memberEvents.add(counts.memberEvents - last.memberEvents)
+        commitWaits.add(counts.commitWaits - last.commitWaits)
+        originalReads.add(counts.originalReads - last.originalReads)
+        let messages = counts.heldMessages - last.heldMessages
+        if messages > 0 {
+            heldMessages.add(messages)
+            held.record(ns: (counts.heldNs - last.heldNs) / UInt64(messages), count: messages)
+        }
+    }
+}

@@ -1,0 +1,414 @@
+import KafkaClient
+import Runtime
+import System
+import Wire
+
+/// The thread of the join: one consumer, one producer, one table, and a task for each of its partitions.
+///
+/// A turn takes a batch from the log, offers it to the tasks, hands their output to the producer, and ends an epoch.
+/// Positions are committed when everything before them is acknowledged: at intervals, and at once while a change of
+/// membership is not committed or a task waits for a commit.
+final class JoinWorker {
+    let configuration: JoinConfiguration
+    let loop: EventLoop
+    let log: Log
+    let metrics: JoinMetrics
+    let clock: any Clock
+    let consumer: Consumer
+    let producer: ResendingProducer
+    private var lookups: Lookups?
+    private let kafkaLog: KafkaLogSink
+    let setup: JoinSetup
+    let topics: (incoming: ConsumerTopic, members: ConsumerTopic, signals: ConsumerTopic)
+    private let outputs: [ProducerTopic]
+    private var registrations: [Registration] = []
+
+    var table: MembershipTable
+    var slots: [PartitionSlot?]
+    var lives: UInt32 = 0
+    private var output = JoinOutput()
+    private var headers = RecordHeaders()
+    var progress = JoinProgress()
+    private var touched: [PartitionSlot] = []
+    var commits = CommitSchedule()
+    var checkpoints: CheckpointSchedule
+    private var lastCounts: [Int32: (life: UInt32, counts: JoinCounts)] = [:]
+    private var wakeTimer: Timer?
+    private var wakeAtNs: UInt64 = .max
+    /// What ended the work; thrown by `finish`.
+    private var failure: (any Error)?
+
+    init(
+        _ configuration: JoinConfiguration, loop: EventLoop, log: Log, metrics: JoinMetrics, clock: any Clock
+    ) throws {
+        self.configuration = configuration
+        self.loop = loop
+        self.log = log
+        self.metrics = metrics
+        self.clock = clock
+        let kafkaLog: KafkaLogSink = { line in
+            if line.level.rawValue <= KafkaLogLine.Level.error.rawValue {
+                log.warning("kafka", ["what": "\(line.facility)", "message": "\(line.message)"])
+            } else {
+                log.debug("kafka", ["what": "\(line.facility)", "message": "\(line.message)"])
+            }
+        }
+        var producing = ProducerOptions()
+        // There is nothing to do but to try again; the log is late until then.
+        producing.deliveryTimeoutMs = 0
+        self.kafkaLog = kafkaLog
+        producer = try ResendingProducer(configuration.kafka, producing, log: kafkaLog)
+        let names = configuration.names
+        let chatSide: [Topic] = [.incoming, .members, .signals, .messages, .rejected]
+        let counts = try producer.warmUp(topics: (chatSide + [.deliveries]).map { names[$0] }, timeoutMs: 30_000)
+        guard Set(counts.dropLast()).count == 1 else {
+            throw JoinError(
+                .topics,
+                "chat-side topics differ in partitions ("
+                    + zip(chatSide, counts).map { "\($0.0.rawValue): \($0.1)" }.joined(separator: ", ")
+                    + "); fanout topics check says more")
+        }
+        outputs = try [
+            producer.topic(names[.messages]), producer.topic(names[.deliveries]), producer.topic(names[.rejected]),
+        ]
+        setup = JoinSetup(
+            chatPartitions: counts[0], deliveryPartitions: counts[counts.count - 1], limits: configuration.limits,
+            names: names)
+        table = MembershipTable(
+            deliveryPartitions: setup.deliveryPartitions, listedMax: max(1024, setup.limits.largeChat + 1))
+        slots = Array(repeating: nil, count: Int(setup.chatPartitions))
+
+        var options = ConsumerOptions(groupID: names.group("join"))
+        options.groupInstanceID = configuration.instance
+        options.sessionTimeoutMs = configuration.sessionTimeoutMs
+        options.heartbeatIntervalMs = max(100, configuration.sessionTimeoutMs / 4)
+        options.fetchWaitMs = 100
+        consumer = try Consumer(configuration.kafka, options, log: kafkaLog)
+        topics = (
+            consumer.topic(names[.incoming]), consumer.topic(names[.members]), consumer.topic(names[.signals])
+        )
+        checkpoints = CheckpointSchedule(configuration)
+    }
+
+    func start() throws {
+        let answers = Mailbox<LookupAnswer>(on: loop, capacity: slots.count * 4) { [unowned self] batch in
+            guarded {
+                for answer in batch { try answered(answer) }
+                closeEpoch()
+                try commitIfDue()
+                wakeForDeadlines()
+            }
+        }
+        lookups = try Lookups(configuration, answers: answers, kafkaLog)
+        try consumer.subscribe([configuration.names[.incoming]])
+        registrations.append(try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in guarded { try turn() } })
+        registrations.append(
+            try loop.watch(producer.wakeDescriptor) { [unowned self] _ in
+                guarded {
+                    try pollProducer()
+                    try commitIfDue()
+                }
+            })
+        scheduleTick()
+    }
+
+    /// Commits what can be committed and leaves the group.
+    func finish() throws {
+        if let failure { throw failure }
+        try release(isLost: false)
+        producer.close(deadlineMs: 5000) { _ in }
+        saveLastCheckpoint()
+    }
+
+    func close() {
+        registrations.forEach { $0.cancel() }
+        registrations = []
+        consumer.close(deadlineMs: 5000)
+        lookups?.close()
+    }
+
+    /// An error ends the stage: whatever was not committed is done again after the next start.
+    func guarded(_ body: () throws -> Void) {
+        guard failure == nil else { return }
+        do {
+            try body()
+        } catch {
+            failure = error
+            loop.stop()
+        }
+    }
+
+    // MARK: A turn
+
+    private func turn() throws {
+        try poll()
+        closeEpoch()
+        try commitIfDue()
+        wakeForDeadlines()
+    }
+
+    private func poll() throws {
+        let batch = consumer.poll(maxMessages: 1000)
+        for index in 0..<batch.count { try take(batch[index]) }
+        if batch.count > 0 { sampleLatency(batch[batch.count - 1]) }
+        guard let event = batch.event else { return }
+        switch event {
+        case .assigned(let partitions):
+            closeEpoch()
+            try assigned(partitions.map(\.partition))
+        case .revoked(_, let isLost):
+            closeEpoch()
+            try release(isLost: isLost)
+            try consumer.unassign()
+        case .committed(_, let error): try committed(error)
+        case .endOfPartition: break
+        case .error(let error, let partition):
+            if error.isFatal { throw error }
+            log.warning("consumer", ["error": "\(error)", "partition": "\(partition?.description ?? "-")"])
+        }
+    }
+
+    /// Once a batch: how old a message is when the join has taken it.
+    private func sampleLatency(_ message: borrowing Message) {
+        guard message.topic == topics.incoming else { return }
+        metrics.fromLog.record(ns: UInt64(max(0, loop.nowMs - message.timestampMs)) * 1_000_000)
+    }
+
+    private func take(_ message: borrowing Message) throws {
+        guard let slot = slots[Int(message.partition)] else { return }
+        touch(slot)
+        if message.topic == topics.incoming {
+            if slot.incoming.isEmpty,
+                try offer(
+                    slot, message.value, offset: message.offset, timestampMs: message.timestampMs)
+            {
+                if slot.task.isReplaying || slot.members.isEmpty { return }
+                return try drainMembers(slot)
+            }
+            slot.incoming.append(
+                key: nil, value: message.value, offset: message.offset, timestampMs: message.timestampMs)
+            try pauseIfLong(slot, slot.incoming, message.topic)
+        } else if message.topic == topics.members {
+            if slot.members.isEmpty, !slot.task.isReplaying {
+                return try apply(slot, message.key, message.value, offset: message.offset)
+            }
+            slot.members.append(key: message.key, value: message.value, offset: message.offset, timestampMs: 0)
+            try pauseIfLong(slot, slot.members, message.topic)
+            if !slot.task.isReplaying { try drainMembers(slot) }
+        } else {
+            slot.task.signal(message.value, offset: message.offset, table: table, output: &output)
+            try write()
+        }
+    }
+
+    /// Offers a message to its task; false when it must wait.
+    private func offer(
+        _ slot: PartitionSlot, _ value: Span<UInt8>?, offset: Int64, timestampMs: Int64
+    ) throws -> Bool {
+        let step = slot.task.message(
+            value, offset: offset, timestampMs: timestampMs, nowNs: loop.monotonicNs, table: table, output: &output)
+        if step != .done { return false }
+        try write()
+        return true
+    }
+
+    private func apply(_ slot: PartitionSlot, _ key: Span<UInt8>?, _ value: Span<UInt8>?, offset: Int64) throws {
+        slot.task.members(key: key, value: value, offset: offset, table: &table, output: &output)
+        try write()
+        checkpoints.hasChanged = true
+        if !slot.incoming.isEmpty { try drain(slot) }
+    }
+
+    /// Offers what waits, after something has changed.
+    func drain(_ slot: PartitionSlot) throws {
+        touch(slot)
+        var backlog = Backlog()
+        // Taken out of the slot meanwhile: the tasks' answers may lead back here.
+        swap(&backlog, &slot.incoming)
+        var thrown: (any Error)?
+        backlog.drain { _, value, offset, timestampMs in
+            do {
+                return try offer(slot, value, offset: offset, timestampMs: timestampMs)
+            } catch {
+                thrown = error
+                return false
+            }
+        }
+        swap(&backlog, &slot.incoming)
+        if let thrown { throw thrown }
+        try resumeIfShort(slot, slot.incoming, topics.incoming)
+        if !slot.task.isReplaying, !slot.members.isEmpty { try drainMembers(slot) }
+    }
+
+    private func drainMembers(_ slot: PartitionSlot) throws {
+        touch(slot)
+        var backlog = Backlog()
+        swap(&backlog, &slot.members)
+        var thrown: (any Error)?
+        backlog.drain { key, value, offset, _ in
+            do {
+                slot.task.members(key: key, value: value, offset: offset, table: &table, output: &output)
+                try write()
+                return true
+            } catch {
+                thrown = error
+                return false
+            }
+        }
+        swap(&backlog, &slot.members)
+        if let thrown { throw thrown }
+        checkpoints.hasChanged = true
+        try resumeIfShort(slot, slot.members, topics.members)
+        if !slot.incoming.isEmpty { try drain(slot) }
+    }
+
+    private func pauseIfLong(_ slot: PartitionSlot, _ backlog: Backlog, _ topic: ConsumerTopic) throws {
+        guard backlog.byteCount > PartitionSlot.backlogBytesMax else { return }
+        let name = consumer.name(of: topic)
+        if slot.pausedTopics.insert(name).inserted { try consumer.pause([TopicPartition(name, slot.partition)]) }
+    }
+
+    private func resumeIfShort(_ slot: PartitionSlot, _ backlog: Backlog, _ topic: ConsumerTopic) throws {
+        guard !slot.pausedTopics.isEmpty, backlog.isEmpty else { return }
+        let name = consumer.name(of: topic)
+        if slot.pausedTopics.remove(name) != nil { try consumer.resume([TopicPartition(name, slot.partition)]) }
+    }
+
+    // MARK: Output
+
+    private func write() throws {
+        guard !output.records.isEmpty else { return }
+        var source = -1..<0
+        for record in output.records {
+            let bytes = output.bytes
+            if record.source != source {
+                source = record.source
+                headers.removeAll()
+                headers.append("src", bytes.span.extracting(source))
+            }
+            let key = record.key.isEmpty ? nil : bytes.span.extracting(record.key)
+            let value = bytes.span.extracting(record.value)
+            let tag = progress.tag()
+            while try producer.produce(
+                outputs[Int(record.target.rawValue)], partition: record.partition, key: key, value: value,
+                headers: headers, tag: tag) == .queueFull
+            {
+                // The log is slower than the join: the join waits, and with it what it reads.
+                try producer.poll(timeoutMs: 100, acknowledge)
+                if let failure { throw failure }
+            }
+        }
+        output.removeAll()
+        if progress.isLong { closeEpoch() }
+    }
+
+    private func acknowledge(_ report: DeliveryReport) {
+        if let error = report.error {
+            if failure == nil { failure = JoinError(.output, "a record cannot be written: \(error)") }
+            loop.stop()
+        } else {
+            progress.acknowledged(report.tag)
+        }
+    }
+
+    func pollProducer() throws {
+        try producer.poll(timeoutMs: 0, acknowledge)
+    }
+
+    /// Waits until all that was written is acknowledged.
+    func flush(deadlineMs: Int) throws -> Bool {
+        let isDone = try producer.flush(deadlineMs: deadlineMs, acknowledge)
+        if let failure { throw failure }
+        return isDone
+    }
+
+    private func touch(_ slot: PartitionSlot) {
+        guard !slot.isTouched else { return }
+        slot.isTouched = true
+        touched.append(slot)
+    }
+
+    func closeEpoch() {
+        guard !touched.isEmpty else { return }
+        progress.close(touched.map(\.mark))
+        for slot in touched { slot.isTouched = false }
+        touched.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Waiting
+
+    /// Asks what tasks want to know, and comes back when the next of them has waited long enough.
+    private func wakeForDeadlines() {
+        var next = UInt64.max
+        var waiting = 0
+        for case let slot? in slots where !slot.incoming.isEmpty {
+            waiting += 1
+            while let question = slot.task.question(nowNs: loop.monotonicNs) { ask(question, slot) }
+            if let deadline = slot.task.deadlineNs { next = min(next, deadline) }
+        }
+        metrics.waiting.set(waiting)
+        guard next != .max else { return }
+        if let wakeTimer, wakeTimer.isScheduled {
+            if wakeAtNs <= next { return }
+            wakeTimer.cancel()
+        }
+        wakeAtNs = next
+        let ahead = next > loop.monotonicNs ? Int((next - loop.monotonicNs) / 1_000_000) : 0
+        wakeTimer = loop.schedule(afterMs: ahead) { [unowned self] in
+            guarded {
+                for case let slot? in slots where !slot.incoming.isEmpty { try drain(slot) }
+                closeEpoch()
+                try commitIfDue()
+                wakeForDeadlines()
+            }
+        }
+    }
+
+    private func ask(_ question: JoinQuestion, _ slot: PartitionSlot) {
+        switch question {
+        case .members: metrics.membersReads.add()
+        case .original: metrics.originalReads.add()
+        }
+        lookups?.ask(question, partition: slot.partition, life: slot.life)
+    }
+
+    private func answered(_ answer: LookupAnswer) throws {
+        // By now the partition may be another process's.
+        guard let slot = slots[Int(answer.partition)], slot.life == answer.life else { return }
+        switch (answer.question, answer.content) {
+        case (.members(let chat), .members(let version, let members)):
+            slot.task.membersRead(chat, metaVersion: version, members: members, table: &table)
+            log.info(
+                "the log is late, members read from Postgres",
+                ["chat": "\(chat)", "meta_version": .init(version), "members": .init(members.count)])
+        case (.original(let seq), .original(let original)): slot.task.originalRead(seq: seq, original)
+        default: slot.task.questionFailed(answer.question, nowNs: loop.monotonicNs)
+        }
+        try drain(slot)
+    }
+
+    // MARK: Ticks
+
+    private func scheduleTick() {
+        loop.schedule(afterMs: configuration.commitIntervalMs) { [unowned self] in
+            guarded {
+                try commitIfDue(isTick: true)
+                countUp()
+                saveCheckpointIfDue()
+            }
+            scheduleTick()
+        }
+    }
+
+    private func countUp() {
+        for case let slot? in slots {
+            let last = lastCounts[slot.partition]
+            metrics.add(slot.task.counts, since: last?.life == slot.life ? last?.counts ?? JoinCounts() : JoinCounts())
+            lastCounts[slot.partition] = (slot.life, slot.task.counts)
+        }
+        metrics.memberships.set(table.memberCount)
+        metrics.chats.set(table.chatCount)
+        metrics.users.set(table.userCount)
+        metrics.tableBytes.set(table.bytes)
+    }
+}

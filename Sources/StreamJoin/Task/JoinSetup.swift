@@ -1,0 +1,76 @@
+public import Wire
+
+/// The next offset to read of each topic of a partition.
+public struct Positions: Equatable, Sendable {
+    public var incoming: Int64
+    public var members: Int64
+    public var signals: Int64
+
+    public init(incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0) {
+        (self.incoming, self.members, self.signals) = (incoming, members, signals)
+    }
+}
+
+/// What all tasks of a process have in common.
+public struct JoinSetup: Sendable {
+    public struct Limits: Sendable {
+        /// Chats with more members than this are large: their recipients are not listed.
+        public var largeChat = 256
+        /// How many accepted messages of a partition are remembered, for repeats and edits.
+        public var recentMessages = 65_536
+        /// When a message has waited this long for its membership, Postgres is asked.
+        public var membersReadAfterMs = 250
+        /// When a message has waited this long, it is refused.
+        public var holdMaxMs = 30_000
+        /// How many messages a task may be ahead of its commit.
+        public var uncommittedMax = 4096
+
+        public init() {}
+    }
+
+    public var chatPartitions: Int32
+    public var deliveryPartitions: Int32
+    public var limits: Limits
+    let incomingTopic: [UInt8]
+    let membersTopic: [UInt8]
+    let signalsTopic: [UInt8]
+
+    public init(chatPartitions: Int32, deliveryPartitions: Int32, limits: Limits = Limits(), names: Names = Names()) {
+        self.chatPartitions = chatPartitions
+        self.deliveryPartitions = deliveryPartitions
+        self.limits = limits
+        incomingTopic = [UInt8](names[.incoming].utf8)
+        membersTopic = [UInt8](names[.members].utf8)
+        signalsTopic = [UInt8](names[.signals].utf8)
+    }
+}
+
+/// What a task has done so far.
+public struct JoinCounts: Sendable {
+    public internal(set) var accepted = 0
+    /// Repeats of an accepted message, answered with its seq.
+    public internal(set) var already = 0
+    public internal(set) var rejected = 0
+    /// Recipients listed, and one for each record of a large chat.
+    public internal(set) var recipients = 0
+    public internal(set) var signals = 0
+    public internal(set) var signalsDropped = 0
+    public internal(set) var changes = 0
+    public internal(set) var changesRepeated = 0
+    public internal(set) var memberEvents = 0
+    /// Messages that waited for their membership, and for how long.
+    public internal(set) var heldMessages = 0
+    public internal(set) var heldNs: UInt64 = 0
+    /// Messages that waited until a change of their chat was committed.
+    public internal(set) var commitWaits = 0
+    public internal(set) var commitWaitNs: UInt64 = 0
+    public internal(set) var originalReads = 0
+
+    mutating func waited(_ ns: UInt64, for reason: JoinWait) {
+        switch reason {
+        case .commit: (commitWaits, commitWaitNs) = (commitWaits + 1, commitWaitNs + ns)
+        case .membership: (heldMessages, heldNs) = (heldMessages + 1, heldNs + ns)
+        case .original: originalReads += 1
+        }
+    }
+}

@@ -1,0 +1,357 @@
+public import Wire
+
+/// The join of one partition: records in, records out. It owns no thread, no clock and no handle.
+///
+/// Whoever runs it feeds `chat.members`, `chat.incoming` and `chat.signals` of the partition, each in the order of its
+/// offsets, writes what appears in the output, and commits a `Positions` only when all output up to it is acknowledged
+/// (`JoinProgress` keeps the account).
+///
+/// A message that must wait is not taken (`.waiting`): it is offered again when something has changed. Until then
+/// nothing behind it may be offered, because output must stay in the order of the source.
+///
+/// **The same decision again.** After a crash, messages since the last commit are joined a second time. Readers drop the
+/// repeats that they know by source position, so a repeat must say the same as the first time, or a message could be
+/// accepted for some of its recipients and refused for others. Therefore
+/// - a message is never joined against a change of its chat's membership that is not committed (it waits for the
+///   commit, a few ms after the change and mostly over before a message comes);
+/// - the messages that a predecessor may have joined are joined against the membership as of the commit: until
+///   `replayEnd`, or until one must wait for a newer membership (there the predecessor must have waited as well), no
+///   change is applied (`isReplaying`);
+/// - a task goes at most `Limits.uncommittedMax` messages beyond what is committed, so that the replay is short.
+/// `docs/join-correctness.md` has the argument, and what it means for two writers.
+public struct JoinTask: Sendable {
+    public let partition: Int32
+    let setup: JoinSetup
+    /// The next offset to take of each topic.
+    public private(set) var next: Positions
+    public private(set) var committed: Positions
+    private var replayEnd: Int64
+    private var changes = MembershipChanges()
+    var recent: RecentMessages
+    /// Chats whose membership has changed since the commit, with the position behind the change.
+    private var changed: [ChatID: Int64] = [:]
+    var waiting: Waiting?
+    public private(set) var counts = JoinCounts()
+
+    struct Waiting: Sendable {
+        let offset: Int64
+        var reason: JoinWait
+        /// Since when it waits for this.
+        var sinceNs: UInt64
+        /// When to ask, or to ask again; `nil` while a question is under way.
+        var askAtNs: UInt64?
+        /// The newest version there is, as Postgres has answered: nothing would come of waiting for more.
+        var existing: Int64?
+        var original: Original?
+    }
+
+    /// - Parameters:
+    ///   - committed: where the group's committed positions are; the table has been restored to `committed.members`.
+    ///   - replayEnd: up to where a predecessor may have come: the end of `chat.incoming` when this task begins. It
+    ///     counts no further than `uncommittedMax` beyond the commit.
+    public init(partition: Int32, setup: JoinSetup, committed: Positions, replayEnd: Int64) {
+        self.partition = partition
+        self.setup = setup
+        self.next = committed
+        self.committed = committed
+        self.replayEnd = min(replayEnd, committed.incoming + Int64(setup.limits.uncommittedMax))
+        recent = RecentMessages(capacity: setup.limits.recentMessages)
+    }
+
+    // MARK: Start
+
+    /// A record of `chat.messages`, in order: what the tasks before this one have accepted.
+    public mutating func recall(_ message: AcceptedMessage) {
+        guard message.seq < committed.incoming else { return }
+        recent.append(
+            message.id, chat: message.chat, from: message.from, seq: message.seq, ts: message.ts, kind: message.kind)
+    }
+
+    /// A record of `chat.members` below `committed.members`: it changes the table and nobody is told.
+    public mutating func restore(
+        key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, into table: inout MembershipTable
+    ) {
+        do throws(JSONError) {
+            try changes.receive(key: key, value: value, offset: offset)
+        } catch {
+            // It was reported when it was new.
+        }
+        while let step = changes.next(table) {
+            guard case .apply(let change, _) = step else { continue }
+            Self.apply(change, to: &table)
+        }
+    }
+
+    /// While this holds, `chat.members` is not to be offered.
+    public var isReplaying: Bool { next.incoming < replayEnd }
+
+    // MARK: Membership
+
+    /// A record of `chat.members`.
+    public mutating func members(
+        key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable, output: inout JoinOutput
+    ) {
+        precondition(!isReplaying, "membership stands still during a replay")
+        guard offset >= next.members else { return }
+        next.members = offset + 1
+        do throws(JSONError) {
+            try changes.receive(key: key, value: value, offset: offset)
+        } catch {
+            counts.rejected += 1
+            output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+            output.reject(.malformed, "\(error)", partition: partition, record: value)
+            return
+        }
+        while let step = changes.next(table) {
+            switch step {
+            case .repeated: counts.changesRepeated += 1
+            case .apply(let change, let offset): apply(change, offset: offset, table: &table, output: &output)
+            }
+        }
+    }
+
+    private mutating func apply(
+        _ change: MembershipChanges.Change, offset: Int64, table: inout MembershipTable, output: inout JoinOutput
+    ) {
+        counts.changes += 1
+        guard case .member(let member, let metaVersion) = change else {
+            // A version alone decides whether a message must wait, and so where a replay ends.
+            switch change {
+            case .chat(let chat, let version, _):
+                let known = table.findLogged(chat).map { table.metaVersion(of: $0) }
+                if known != version { changed[chat] = offset + 1 }
+            case .chatDeleted(let chat): changed[chat] = offset + 1
+            case .member: break
+            }
+            return Self.apply(change, to: &table)
+        }
+        let chat = table.findLogged(member.chat)
+        let before = chat.flatMap { table.member(member.user, of: $0)?.role }
+        guard before != member.role else { return }
+        changed[member.chat] = offset + 1
+        if member.isSnapshot { return Self.apply(change, to: &table) }
+        let event = MembershipEvent(
+            chat: member.chat, user: member.user,
+            change: member.role == nil ? .removed : before == nil ? .added : .role,
+            metaVersion: metaVersion ?? chat.map { table.metaVersion(of: $0) } ?? 0)
+        output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+        output.write(event)
+        // The one removed is still in the table when it is told, the one added is in it already.
+        let isRemoval = event.change == .removed
+        if !isRemoval { Self.apply(change, to: &table) }
+        counts.recipients += output.tell(event, of: table, largeChat: setup.limits.largeChat)
+        if isRemoval { Self.apply(change, to: &table) }
+        counts.memberEvents += 1
+    }
+
+    private static func apply(_ change: MembershipChanges.Change, to table: inout MembershipTable) {
+        switch change {
+        case .member(let member, _):
+            if let role = member.role {
+                table.put(member.user, in: member.chat, role: role)
+            } else {
+                table.remove(member.user, from: member.chat)
+            }
+        case .chat(let chat, let metaVersion, let isExact):
+            var version = metaVersion
+            // A version never falls, except where a snapshot says so: a database brought back from a backup.
+            if !isExact, let known = table.findLogged(chat), table.exists(known) {
+                version = max(version, table.metaVersion(of: known))
+            }
+            table.setChat(chat, metaVersion: version)
+        case .chatDeleted(let chat):
+            table.deleteChat(chat)
+        }
+    }
+
+    /// What is to be committed for `chat.members` at this moment.
+    public var position: Positions {
+        Positions(
+            incoming: next.incoming, members: changes.position(next: next.members), signals: next.signals)
+    }
+
+    public mutating func commitSucceeded(_ positions: Positions) {
+        committed = positions
+        if !changed.isEmpty { changed = changed.filter { $0.value > positions.members } }
+    }
+
+    /// Whether a message of some chat may have to wait until the change of its membership is committed.
+    public var hasUncommittedChanges: Bool { !changed.isEmpty }
+
+    // MARK: Messages
+
+    /// A record of `chat.incoming`.
+    public mutating func message(
+        _ value: Span<UInt8>?, offset: Int64, timestampMs: Int64, nowNs: UInt64, table: borrowing MembershipTable,
+        output: inout JoinOutput
+    ) -> JoinStep {
+        guard offset >= next.incoming else { return .done }
+        guard offset < committed.incoming + Int64(setup.limits.uncommittedMax) else {
+            return wait(.commit, offset, nowNs)
+        }
+        guard let value else {
+            refuse(.malformed, "there is no value", record: nil, offset: offset, output: &output)
+            return done(offset, nowNs)
+        }
+        let message: IncomingMessage
+        do throws(JSONError) {
+            message = try IncomingMessage(decoding: value)
+        } catch {
+            refuse(.malformed, "\(error)", record: value, offset: offset, output: &output)
+            return done(offset, nowNs)
+        }
+        guard message.chat.partition(count: setup.chatPartitions) == partition else {
+            refuse(.wrongPartition, "", record: value, offset: offset, output: &output)
+            return done(offset, nowNs)
+        }
+        if let first = recent.find(message.id, from: message.from) {
+            output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+            output.answerAgain(message, seq: first.seq, ts: first.ts, setup.deliveryPartitions)
+            counts.already += 1
+            return done(offset, nowNs)
+        }
+        switch check(message, offset: offset, nowNs: nowNs, table: table) {
+        case .wait(let reason): return wait(reason, offset, nowNs)
+        case .refuse(let rejection):
+            refuse(rejection, "", record: value, offset: offset, output: &output)
+            output.refuse(message, rejection, setup.deliveryPartitions)
+        case .accept(let chat):
+            accept(message, chat, value, offset: offset, timestampMs: timestampMs, table: table, output: &output)
+        }
+        return done(offset, nowNs)
+    }
+
+    private enum Verdict { case accept(MembershipTable.Chat), refuse(Rejection), wait(JoinWait) }
+
+    private func check(
+        _ message: IncomingMessage, offset: Int64, nowNs: UInt64, table: borrowing MembershipTable
+    ) -> Verdict {
+        let waiting = self.waiting?.offset == offset ? self.waiting : nil
+        let chat = table.find(message.chat)
+        let wanted = min(message.metaVersion, waiting?.existing ?? .max)
+        if wanted > 0, wanted > chat.map({ table.metaVersion(of: $0) }) ?? 0 {
+            return hasWaitedTooLong(waiting, nowNs)
+                ? .refuse(.unavailable) : .wait(.membership(message.chat, metaVersion: message.metaVersion))
+        }
+        if !changed.isEmpty, changed[message.chat] != nil { return .wait(.commit) }
+        guard let chat, let sender = table.member(message.from, of: chat) else { return .refuse(.notMember) }
+        guard let target = message.target, message.kind != .text else { return .accept(chat) }
+        var original: Original
+        switch recent.original(at: target) {
+        case .message(let chat, let from): original = .message(chat: chat, from: from)
+        case .none: original = .none
+        case .older:
+            guard target >= 0, target < offset else { return .refuse(.unknownMessage) }
+            if let read = waiting?.original {
+                original = read
+            } else {
+                return hasWaitedTooLong(waiting, nowNs) ? .refuse(.unavailable) : .wait(.original(seq: target))
+            }
+        }
+        guard case .message(message.chat, let author) = original else { return .refuse(.unknownMessage) }
+        let isAllowed = author == message.from || message.kind == .delete && sender.role == .admin
+        return isAllowed ? .accept(chat) : .refuse(.notAllowed)
+    }
+
+    private mutating func accept(
+        _ message: IncomingMessage, _ chat: MembershipTable.Chat, _ value: Span<UInt8>, offset: Int64,
+        timestampMs: Int64, table: borrowing MembershipTable, output: inout JoinOutput
+    ) {
+        let ts = max(timestampMs, recent.last?.ts ?? 0)
+        output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+        output.setKey(message.chat)
+        output.beginRecord()
+        message.writeAccepted(seq: offset, ts: ts, to: &output.json, source: value)
+        output.endRecord(.messages, partition: partition)
+        output.beginEvent()
+        message.writeEvent(seq: offset, ts: ts, to: &output.event, source: value)
+        counts.recipients += output.fanOut(
+            to: chat, message.chat, of: table, largeChat: setup.limits.largeChat, except: nil)
+        recent.append(
+            message.id, chat: message.chat, from: message.from, seq: offset, ts: ts, kind: message.kind)
+        counts.accepted += 1
+    }
+
+    private mutating func refuse(
+        _ rejection: Rejection, _ detail: String, record: Span<UInt8>?, offset: Int64, output: inout JoinOutput
+    ) {
+        output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+        output.reject(rejection, detail, partition: partition, record: record)
+        counts.rejected += 1
+    }
+
+    private mutating func done(_ offset: Int64, _ nowNs: UInt64) -> JoinStep {
+        next.incoming = offset + 1
+        if let waiting {
+            counts.waited(nowNs &- waiting.sinceNs, for: waiting.reason)
+            self.waiting = nil
+        }
+        return .done
+    }
+
+    private mutating func wait(_ reason: JoinWait, _ offset: Int64, _ nowNs: UInt64) -> JoinStep {
+        var waiting =
+            self.waiting ?? Waiting(offset: offset, reason: reason, sinceNs: nowNs, askAtNs: nil)
+        if self.waiting != nil {
+            if waiting.reason == reason { return .waiting(reason) }
+            counts.waited(nowNs &- waiting.sinceNs, for: waiting.reason)
+            (waiting.reason, waiting.sinceNs) = (reason, nowNs)
+        }
+        switch reason {
+        case .commit: waiting.askAtNs = nil
+        case .original: waiting.askAtNs = nowNs
+        case .membership:
+            waiting.askAtNs = nowNs + UInt64(setup.limits.membersReadAfterMs) * 1_000_000
+            // Whoever came this far before had to wait here too: what it may have written is behind us.
+            replayEnd = min(replayEnd, offset)
+        }
+        self.waiting = waiting
+        return .waiting(reason)
+    }
+
+    private func hasWaitedTooLong(_ waiting: Waiting?, _ nowNs: UInt64) -> Bool {
+        guard let waiting else { return false }
+        return nowNs &- waiting.sinceNs >= UInt64(setup.limits.holdMaxMs) * 1_000_000
+    }
+
+    /// Forgets what was accepted, so that a benchmark can send the same again.
+    mutating func forget() {
+        recent = RecentMessages(capacity: setup.limits.recentMessages)
+    }
+
+    // MARK: Signals
+
+    /// A record of `chat.signals`.
+    public mutating func signal(
+        _ value: Span<UInt8>?, offset: Int64, table: borrowing MembershipTable, output: inout JoinOutput
+    ) {
+        guard offset >= next.signals else { return }
+        next.signals = offset + 1
+        let signal: Signal
+        do throws(JSONError) {
+            guard let value else { throw JSONError(.endOfInput, at: 0) }
+            signal = try Signal(decoding: value)
+        } catch {
+            counts.rejected += 1
+            output.begin(topic: setup.signalsTopic, partition: partition, offset: offset)
+            output.reject(.malformed, "\(error)", partition: partition, record: value)
+            return
+        }
+        guard let chat = table.find(signal.chat), table.member(signal.from, of: chat) != nil else {
+            // No record of it: whoever left a chat a moment ago still types in it.
+            counts.signalsDropped += 1
+            return
+        }
+        guard table.memberCount(of: chat) <= setup.limits.largeChat else {
+            counts.signalsDropped += 1
+            return
+        }
+        output.begin(topic: setup.signalsTopic, partition: partition, offset: offset)
+        output.write(signal)
+        // Reading on one device is news for the reader's other devices.
+        counts.recipients += output.fanOut(
+            to: chat, signal.chat, of: table, largeChat: setup.limits.largeChat,
+            except: signal.kind == .read ? nil : signal.from)
+        counts.signals += 1
+    }
+}

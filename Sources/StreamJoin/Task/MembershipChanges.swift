@@ -1,0 +1,171 @@
+import Wire
+
+/// Puts the records of `chat.members` into the form in which they may be applied: in the order of the log, each change
+/// of membership together with the `meta_version` that came of it.
+///
+/// Postgres bumps the chat's version in the transaction of the change, and right behind it, so a change waits here until
+/// the row of its chat follows. That row decides:
+/// - a version above the table's: the change is applied, and its event carries this version;
+/// - one not above it: CDC has started again and repeats what it had written before. The change is dropped; else a
+///   removed user would be a member again until the repeat of the removal.
+/// When the transaction ends without such a row (it was compacted away, or there is no trigger) the change is applied
+/// as it is. Rows of a snapshot, and changes of chats whose row is not known, wait for nothing.
+///
+/// Changes leave in the order of the log, always: an event names the offset of its change as its source, and readers
+/// drop what is not above the last offset they have seen of a source.
+struct MembershipChanges: Sendable {
+    struct Member: Equatable, Sendable {
+        var chat: ChatID
+        var user: UserID
+        /// `nil`: no member any more.
+        var role: MemberRow.Role?
+        var isSnapshot: Bool
+    }
+
+    enum Change: Equatable, Sendable {
+        /// With the version that the change brought, where it is known.
+        case member(Member, metaVersion: Int64?)
+        /// `isExact`: the version is to be taken as it is, even if it is below the table's.
+        case chat(ChatID, metaVersion: Int64, isExact: Bool)
+        case chatDeleted(ChatID)
+    }
+
+    enum Step: Equatable, Sendable {
+        case apply(Change, offset: Int64)
+        case repeated(offset: Int64)
+    }
+
+    private enum Content: Sendable {
+        case member(Member)
+        case chat(ChatID, Int64, isSnapshot: Bool)
+        case chatDeleted(ChatID)
+    }
+
+    private struct Entry: Sendable {
+        var offset: Int64
+        var transaction: Int64?
+        var content: Content
+    }
+
+    /// A transaction with more changes than this is applied as it comes.
+    static let waitingMax = 262_144
+
+    private var waiting: [Entry] = []
+    private var first = 0
+    /// The versions that wait behind changes, by chat: the highest, how many, and of which transaction.
+    private var versions: [ChatID: (version: Int64, count: Int, transaction: Int64?)] = [:]
+
+    var isEmpty: Bool { first == waiting.count }
+
+    /// The offset from which the log must be read again by whoever takes over: nothing below it waits here.
+    func position(next: Int64) -> Int64 { isEmpty ? next : waiting[first].offset }
+
+    /// Takes a record in. `nil` as value is a tombstone.
+    mutating func receive(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64) throws(JSONError) {
+        guard let value else {
+            guard let key, let entry = try Self.tombstone(key, offset: offset) else { return }
+            // The tombstone behind a deletion says nothing new.
+            if !waits(for: entry) { push(entry) }
+            return
+        }
+        let envelope = try ChangeEnvelope(decoding: value)
+        let row = value.extracting(envelope.row)
+        let isSnapshot = envelope.operation == .read
+        let isDeletion = envelope.operation == .delete
+        let content: Content
+        if envelope.table.equals("members", in: value) {
+            let member = try MemberRow(decoding: row)
+            content = .member(
+                Member(
+                    chat: member.chat, user: member.user, role: isDeletion ? nil : member.role, isSnapshot: isSnapshot))
+        } else if envelope.table.equals("chats", in: value) {
+            let chat = try ChatRow(decoding: row)
+            content =
+                isDeletion
+                ? .chatDeleted(chat.chat) : .chat(chat.chat, max(0, chat.metaVersion), isSnapshot: isSnapshot)
+        } else {
+            return
+        }
+        push(Entry(offset: offset, transaction: envelope.transaction, content: content))
+    }
+
+    /// The next step, if one can be taken now.
+    mutating func next(_ table: borrowing MembershipTable) -> Step? {
+        guard first < waiting.count else { return nil }
+        let entry = waiting[first]
+        switch entry.content {
+        case .chatDeleted(let chat):
+            pop()
+            return .apply(.chatDeleted(chat), offset: entry.offset)
+        case .chat(let chat, let version, let isSnapshot):
+            pop()
+            if let known = versions[chat] {
+                versions[chat] = known.count == 1 ? nil : (known.version, known.count - 1, known.transaction)
+            }
+            return .apply(.chat(chat, metaVersion: version, isExact: isSnapshot), offset: entry.offset)
+        case .member(let member):
+            let known = table.findLogged(member.chat)
+            // What changes nothing (a repeat, a chat muted) waits for nothing.
+            if known.flatMap({ table.member(member.user, of: $0)?.role }) == member.role {
+                pop()
+                return .repeated(offset: entry.offset)
+            }
+            let hasVersion = known.map { table.exists($0) } ?? false
+            if !member.isSnapshot, hasVersion, let known, entry.transaction != nil {
+                if let (version, _, transaction) = versions[member.chat], transaction == entry.transaction {
+                    pop()
+                    return version > table.metaVersion(of: known)
+                        ? .apply(.member(member, metaVersion: version), offset: entry.offset)
+                        : .repeated(offset: entry.offset)
+                }
+                let isLast = waiting[waiting.count - 1].transaction == entry.transaction
+                if isLast, waiting.count - first <= Self.waitingMax { return nil }
+            }
+            pop()
+            return .apply(.member(member, metaVersion: nil), offset: entry.offset)
+        }
+    }
+
+    private mutating func push(_ entry: Entry) {
+        if case .chat(let chat, let version, _) = entry.content {
+            let known = versions[chat] ?? (0, 0, entry.transaction)
+            versions[chat] = (max(known.version, version), known.count + 1, entry.transaction)
+        }
+        waiting.append(entry)
+    }
+
+    private mutating func pop() {
+        first += 1
+        if first == waiting.count {
+            waiting.removeAll(keepingCapacity: waiting.capacity < 4096)
+            first = 0
+        } else if first >= 4096, first * 2 >= waiting.count {
+            waiting.removeFirst(first)
+            first = 0
+        }
+    }
+
+    private func waits(for entry: Entry) -> Bool {
+        guard case .member(let member) = entry.content else { return false }
+        // Only the end of the list can be its deletion: they are written together.
+        guard first < waiting.count, case .member(let last) = waiting[waiting.count - 1].content else { return false }
+        return last.chat == member.chat && last.user == member.user && last.role == nil
+    }
+
+    private static func tombstone(_ key: Span<UInt8>, offset: Int64) throws(JSONError) -> Entry? {
+        var reader = JSONReader(key)
+        var hasUser = false
+        try reader.beginObject()
+        while let name = try reader.nextField() {
+            if name.equals("user_id", in: key) { hasUser = true }
+            try reader.skipValue()
+        }
+        try reader.finish()
+        guard hasUser else {
+            return Entry(offset: offset, transaction: nil, content: .chatDeleted(try ChatRow(decoding: key).chat))
+        }
+        let row = try MemberRow(decoding: key)
+        let member = Member(chat: row.chat, user: row.user, role: nil, isSnapshot: false)
+        return Entry(offset: offset, transaction: nil, content: .member(member))
+    }
+}

@@ -1,0 +1,113 @@
+import Bench
+import Runtime
+import System
+import Wire
+
+extension Command {
+    static let bench = Command(
+        name: "bench",
+        summary: "measure a part or the whole of the system",
+        operands: BenchRun.all.map(\.name).joined(separator: "|"),
+        details: BenchRun.all.map {
+            "  \($0.name)\(String(repeating: " ", count: max(1, 12 - $0.name.count)))\($0.summary)"
+        }
+        .joined(separator: "\n"),
+        options: Option.kafka + [
+            Option.postgres,
+            Option("target", .address, "load: the chat server", standard: "127.0.0.1:8080"),
+            Option("token-key", .string("KEY"), "load: the chat server's HS256 key", isSecret: true),
+            Option("process", .keyValue, "load: name=pid of a process whose CPU time counts"),
+            Option("scenario", .choice(["saturation", "fan-out", "pairs"]), "load: which of the standard loads"),
+            Option("chats", .integer(1...1_000_000), "load: how many chats"),
+            Option(
+                "members", .integer(1...100_000),
+                "load: members of each chat, each with one device; sockets: idle devices"),
+            Option("senders", .integer(1...100_000), "load: members of each chat that send"),
+            Option("rate", .integer(1...10_000_000), "load: messages a second over all chats, at scheduled times"),
+            Option("window", .integer(1...100_000), "load: messages of each chat under way, instead of a rate"),
+            Option("text-bytes", .integer(1...10_000), "load: the size of a message's text"),
+            Option("messages", .integer(1...1_000_000_000), "kafka, history: how many"),
+            Option("up", .integer(1...Int.max), "chaos: the process id of the fanout up to strike"),
+            Option("seed", .integer(0...Int.max), "chaos: where chance begins; a fresh one else"),
+            Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
+            Option("duration", .duration, "how long to measure", standard: "10s"),
+            Option("changes", .integer(1000...100_000_000), "cdc: row changes to catch up with", standard: "1000000"),
+            Option("binary", .flag, "cdc: values in binary"),
+            Option("json", .flag, "print JSON instead of a table"),
+        ],
+        run: { invocation in
+            guard let name = invocation.operands.first, let bench = BenchRun.all.first(where: { $0.name == name })
+            else {
+                throw UsageError("expected one of \(BenchRun.all.map(\.name).joined(separator: ", "))")
+            }
+            return try bench.run(invocation)
+        })
+}
+
+/// One thing that `fanout bench` measures.
+struct BenchRun: Sendable {
+    let name: String
+    let summary: String
+    let run: @Sendable (Invocation) throws -> ExitCode
+
+    static let all: [BenchRun] = [
+        load, chaos, cdc, join, sockets, loop, kafka, broker, history, delivery, json,
+    ]
+
+    private static func target(_ options: Options) throws -> LoadTarget {
+        guard let place = options.address("target"),
+            let address = try SocketAddress.resolve(host: place.host, port: Int(place.port)).first
+        else { throw UsageError("--target is required: --target HOST:PORT") }
+        return LoadTarget(
+            address: address, postgres: try options.require("postgres"), tokenKey: try options.require("token-key"))
+    }
+
+    static let chaos = BenchRun(
+        name: "chaos", summary: "load while processes die at random, then a reckoning of every device"
+    ) {
+        invocation in
+        let options = invocation.options
+        var storm = ChaosRun.Options()
+        storm.seed = options.integer("seed").map { UInt64($0) } ?? .random(in: 0...UInt64(Int.max))
+        storm.rounds = options.integer("rounds") ?? 10
+        guard let up = options.integer("up") else { throw UsageError("--up is required: the process id of fanout up") }
+        storm.up = Int32(clamping: up)
+        CurrentProcess.raiseDescriptorLimit()
+        Output.standard("seed \(storm.seed)\n")
+        let report = try ChaosRun(storm, target: target(options), log: invocation.log).run()
+        Output.standard(report.text)
+        return report.violations.isEmpty ? .success : .failure
+    }
+
+    static let load = BenchRun(name: "load", summary: "messages end to end, from socket to sockets") { invocation in
+        let options = invocation.options
+        let target = try target(options)
+        var scenario =
+            switch options.string("scenario") {
+            case "saturation": Scenario.saturation
+            case "pairs": Scenario.pairs
+            default: Scenario.fanOut
+            }
+        if let chats = options.integer("chats") { scenario.chats = chats }
+        if let members = options.integer("members") { scenario.membersPerChat = members }
+        if let senders = options.integer("senders") { scenario.sendersPerChat = min(senders, scenario.membersPerChat) }
+        if let rate = options.integer("rate") { scenario.pace = .rate(Double(rate)) }
+        if let window = options.integer("window") { scenario.pace = .window(window) }
+        if let bytes = options.integer("text-bytes") { scenario.textBytes = bytes }
+        scenario.durationMs = options.durationMs("duration") ?? 10_000
+        CurrentProcess.raiseDescriptorLimit()
+        let meter = ProcessMeter(
+            options.keyValues("process").compactMap { name, id in Int32(id).map { (name: name, id: $0) } })
+        let report = try LoadRun.run(scenario, target: target, meter: meter)
+        var json = JSONWriter()
+        report.write(to: &json)
+        Output.standard(options.flag("json") ? String(decoding: json.bytes, as: UTF8.self) + "\n" : report.text)
+        return report.isWhole ? .success : .failure
+    }
+
+    static let json = BenchRun(name: "json", summary: "reading and writing JSON") { invocation in
+        let report = try JSONBenchmark.run(durationMs: invocation.options.durationMs("duration") ?? 10_000)
+        Output.standard(report.text)
+        return .success
+    }
+}

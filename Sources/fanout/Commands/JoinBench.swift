@@ -1,0 +1,69 @@
+import KafkaClient
+import Runtime
+import StreamJoin
+import System
+import Wire
+
+extension BenchRun {
+    static let join = BenchRun(
+        name: "join", summary: "the join: from memory, its table, and with --kafka through the log"
+    ) { invocation in
+        let options = invocation.options
+        let seconds = Double(options.durationMs("duration") ?? 5_000) / 1000
+        let benchmark = JoinBenchmark(clock: invocation.clock)
+        var rows = benchmark.task(members: 2, seconds: seconds)
+        rows += benchmark.task(members: 100, seconds: seconds)
+        let table = try benchmark.table(
+            memberships: 10_000_000, chats: 1_000_000, users: 1_000_000, directory: Environment["TMPDIR"] ?? "/tmp")
+        rows += table.rows
+        if options.string("kafka") != nil {
+            let kafka = try invocation.kafka(clientID: "fanout-bench")
+            rows += try benchmark.throughLog(kafka, members: 2, messages: 1_000_000, log: invocation.log)
+            rows += try benchmark.throughLog(kafka, members: 100, messages: 100_000, log: invocation.log)
+        }
+        Output.standard(options.flag("json") ? json(rows, table) : text(rows, table))
+        return .success
+    }
+
+    private static func text(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
+        var text = ""
+        for row in rows {
+            text += pad(row.name, 50) + pad("\(row.count)", 12, left: true)
+            text += pad(fixed(row.seconds), 10, left: true) + " s"
+            text += pad("\(Int(row.perSecond))", 12, left: true) + " /s"
+            text += pad("\(Int(row.perCPUSecond))", 12, left: true) + " /CPU s  \(row.note)\n"
+        }
+        text += pad("table", 50) + pad("\(table.memberships)", 12, left: true)
+        return text + "  \(table.bytes >> 20) MiB, \(fixed(table.bytesPerMembership)) bytes a membership\n"
+    }
+
+    private static func json(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
+        var json = JSONWriter()
+        json.object { json in
+            json.name("rows")
+            json.array { json in
+                for row in rows {
+                    json.object { json in
+                        json.field("name", row.name)
+                        json.field("count", row.count)
+                        json.field("seconds", row.seconds)
+                        json.field("cpu_seconds", row.cpuSeconds)
+                    }
+                }
+            }
+            json.field("memberships", table.memberships)
+            json.field("table_bytes", table.bytes)
+        }
+        return String(decoding: json.bytes, as: UTF8.self) + "\n"
+    }
+
+    private static func fixed(_ number: Double) -> String {
+        let hundredths = Int((number * 100).rounded())
+        return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
+    }
+
+    private static func pad(_ text: String, _ width: Int, left: Bool = false) -> String {
+        let blanks = String(repeating: " ", count: max(0, width - text.count))
+        return left ? blanks + text : text + blanks
+    }
+}

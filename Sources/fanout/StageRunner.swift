@@ -1,0 +1,60 @@
+import Lag
+import Runtime
+import System
+
+extension Invocation {
+    /// Runs a stage until it ends by itself or SIGTERM or SIGINT asks it to, then until it has ended cleanly. A second
+    /// signal does not wait any longer.
+    ///
+    /// - Parameters:
+    ///   - run: the stage's own `run()`: returns when stopped, throws when it cannot go on. On a thread of its own.
+    ///   - isReady: whether it does its work now, for `/readyz`.
+    ///   - reload: what SIGHUP means to it.
+    ///   - stop: asks it to end; returns at once.
+    func runStage(
+        run: @escaping @Sendable () throws -> Void, isReady: @escaping @Sendable () -> Bool = { true },
+        reload: @escaping @Sendable () -> Void = {},
+        stop: @escaping @Sendable () -> Void
+    ) throws -> ExitCode {
+        // Before any thread is started, so that all of them inherit it.
+        Signals.block([.terminate, .interrupt, .hangup])
+        let loop = try EventLoop()
+        let remote = loop.remote
+        let outcome = StageOutcome()
+        var isStopping = false
+        let watch = try Signals.watch([.terminate, .interrupt, .hangup], on: loop) { signal in
+            if signal == .hangup { return reload() }
+            if isStopping { CurrentProcess.exit(ExitCode.failure.rawValue) }
+            isStopping = true
+            log.info("stopping", ["signal": "\(signal)"])
+            stop()
+        }
+        defer { watch.cancel() }
+        metrics.registerProcess()
+        let server = try serveMetrics(on: loop, isReady: isReady)
+        defer { server?.close() }
+        let thread = Thread.start(name: command.name) {
+            do {
+                try run()
+                outcome.set(.success)
+            } catch {
+                log.error("stopped", ["error": "\(error)"])
+                outcome.set((error as? any HasExitCode)?.exitCode ?? .failure)
+            }
+            _ = remote.execute { $0.stop() }
+        }
+        loop.run()
+        thread.join()
+        return outcome.code
+    }
+
+    /// For commands that take `Option.metrics`, when it is given.
+    private func serveMetrics(on loop: EventLoop, isReady: @escaping () -> Bool) throws -> MetricsServer? {
+        guard command.options.contains(where: { $0.name == Option.metrics.name }),
+            let address = options.address(Option.metrics.name)
+        else { return nil }
+        let server = try MetricsServer(on: loop, address: address, metrics: metrics, isReady: isReady)
+        log.info("metrics are served", ["at": "http://\(address.host):\(server.port)/metrics"])
+        return server
+    }
+}

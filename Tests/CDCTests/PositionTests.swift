@@ -1,0 +1,112 @@
+import PostgresClient
+import TestSupport
+import Testing
+
+@testable import CDC
+
+@Suite struct PositionTests {
+    @Test func `the position moves over a transaction only when it has ended and is acknowledged whole`() {
+        var tracker = PositionTracker(from: LSN(10))
+        let first = tracker.begin()
+        tracker.sent()
+        tracker.sent()
+        tracker.acknowledged(first)
+        tracker.end(at: LSN(20))
+        let second = tracker.begin()
+        tracker.sent()
+        tracker.end(at: LSN(30))
+        tracker.reached(LSN(35))
+        tracker.acknowledged(second)
+        #expect(tracker.confirmable == LSN(10))
+        tracker.acknowledged(first)
+        #expect(tracker.confirmable == LSN(35) && tracker.isIdle)
+        tracker.reached(LSN(40))
+        #expect(tracker.confirmable == LSN(40))
+        // Everything of it acknowledged before its end is known.
+        let third = tracker.begin()
+        tracker.sent()
+        tracker.acknowledged(third)
+        #expect(tracker.confirmable == LSN(40))
+        tracker.end(at: LSN(50))
+        #expect(tracker.confirmable == LSN(50))
+    }
+
+    @Test func `whatever the order of acknowledgements, the position is that of a naive model`() {
+        var random = SeededGenerator.announced("position tracker")
+        for _ in 0..<50 {
+            var tracker = PositionTracker(from: .zero)
+            var outstanding: [UInt64] = []
+            var ends: [(tag: UInt64, end: UInt64)] = []
+            var open: UInt64?
+            var place: UInt64 = 0
+            for _ in 0..<400 {
+                place += 1
+                switch Int.random(in: 0..<6, using: &random) {
+                case 0 where open == nil: open = tracker.begin()
+                case 1...2 where open != nil:
+                    tracker.sent()
+                    outstanding.append(open!)
+                case 3 where open != nil:
+                    tracker.end(at: LSN(place))
+                    ends.append((open!, place))
+                    open = nil
+                default:
+                    guard let index = outstanding.indices.randomElement(using: &random) else { continue }
+                    tracker.acknowledged(outstanding.remove(at: index))
+                }
+                let blocked = min(outstanding.min() ?? .max, open ?? .max)
+                let model = ends.last { $0.tag < blocked }?.end ?? 0
+                #expect(tracker.confirmable == LSN(model))
+            }
+        }
+    }
+
+    @Test func `what is remembered reads back, and nonsense is nothing`() {
+        let state = StoredState(
+            systemID: "123", slot: "fanout", position: LSN(1 << 40), unread: ["public.a", "@gone"],
+            filters: [SnapshotFilter(table: "public.b", snapshot: TransactionSnapshot("5:9:6,7")!, until: LSN(9))])
+        #expect(StoredState(text: state.text) == state)
+        for bad in ["", "{}", "[]", #"{"system":"1","slot":"s"}"#, #"{"system":"1","slot":"s","lsn":"x"}"#] {
+            #expect(StoredState(text: bad) == nil)
+        }
+    }
+
+    @Test func `a snapshot shows what had committed, also when transaction numbers wrap`() {
+        let snapshot = TransactionSnapshot("100:110:103,105")!
+        for xid: UInt32 in [1, 99, 100, 102, 104, 109] { #expect(snapshot.shows(xid), "\(xid)") }
+        for xid: UInt32 in [103, 105, 110, 111, 5000] { #expect(!snapshot.shows(xid), "\(xid)") }
+        let late = TransactionSnapshot("4294967290:4294967300:4294967299")!
+        #expect(late.shows(4_294_967_289) && late.shows(4_294_967_295) && late.shows(2))
+        #expect(!late.shows(3) && !late.shows(4) && !late.shows(100))
+        for bad in ["", "1:2", "2:1:", "a:b:", "1:2:x"] { #expect(TransactionSnapshot(bad) == nil) }
+    }
+
+    @Test func `a slot that is not the one that was left is never streamed from`() {
+        let state = StoredState(systemID: "1", slot: "s", position: LSN(100))
+        let slot = SlotFacts(
+            plugin: "pgoutput", database: "d", isActive: false, confirmed: LSN(90), walStatus: "reserved")
+        func decide(
+            _ stored: StoredState?, _ slot: SlotFacts?, system: String = "1", position: UInt64 = 200
+        ) -> StartDecision {
+            .decide(stored: stored, slot: slot, systemID: system, serverPosition: LSN(position), database: "d")
+        }
+        func isSnapshot(_ decision: StartDecision) -> Bool { if case .snapshot = decision { true } else { false } }
+        #expect(decide(state, slot) == .stream)
+        var unread = state
+        unread.unread = ["public.a"]
+        #expect(decide(unread, slot) == .resumeSnapshot)
+        #expect(isSnapshot(decide(nil, nil)))
+        #expect(isSnapshot(decide(nil, slot)))
+        #expect(isSnapshot(decide(state, nil)))
+        #expect(isSnapshot(decide(state, slot, system: "2")))
+        #expect(isSnapshot(decide(state, slot, position: 99)))
+        for change: (inout SlotFacts) -> Void in [
+            { $0.confirmed = LSN(101) }, { $0.walStatus = "lost" }, { $0.plugin = "test_decoding" },
+            { $0.database = "x" },
+        ] {
+            var other = slot
+            change(&other)
+            #expect(isSnapshot(decide(state, other)))
+        }
+    }
+}

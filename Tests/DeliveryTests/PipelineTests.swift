@@ -1,0 +1,375 @@
+import Delivery
+import Foundation
+import KafkaClient
+import PushLink
+import Runtime
+import Synchronization
+import System
+import TestSupport
+import Testing
+import Wire
+
+/// Real workers, a real log, real sockets; the chat servers are models behind listeners.
+private final class Pipeline {
+    static let partitionCount: Int32 = 4
+    static let secretText = "a secret for tests"
+    let address: String
+    private let own: TestKafka?
+    let configuration: KafkaConfiguration
+    let names: Names
+    let producer: Producer
+    let deliveries: ProducerTopic
+    private var tag: UInt64 = 0
+    private var source: Int64 = 0
+
+    /// At a broker of its own, or at one that somebody else kills.
+    init(at address: String? = nil) throws {
+        own = address == nil ? try TestKafka.start() : nil
+        self.address = address ?? own?.address ?? ""
+        configuration = KafkaConfiguration(bootstrapServers: self.address, clientID: "test")
+        let names = Names(prefix: TestKafka.unique("delivery") + ".")
+        self.names = names
+        producer = try Producer(configuration)
+        let admin = try Admin(configuration)
+        _ = try admin.createTopics(
+            [Topic.deliveries, .presence, .push, .rejected].map {
+                NewTopic(names[$0], partitions: Int(Self.partitionCount))
+            } + [NewTopic(names[.instances], partitions: 1)])
+        deliveries = try producer.topic(names[.deliveries])
+        try producer.warmUp(topics: [names[.deliveries]])
+    }
+
+    func stop() {
+        producer.close(deadlineMs: 1_000) { _ in }
+        own?.stop()
+    }
+
+    static var secret: LinkSecret { LinkSecret(Array(secretText.utf8)) }
+
+    func delivery(_ name: String, sessionTimeoutMs: Int = 6_000) -> DeliveryConfiguration {
+        var configuration = DeliveryConfiguration(
+            kafka: configuration, name: name, epoch: UInt64(Date().timeIntervalSince1970 * 1_000), secret: Self.secret)
+        configuration.names = names
+        configuration.sessionTimeoutMs = sessionTimeoutMs
+        configuration.presenceGraceMs = 1_000
+        configuration.pushWindowMs = 50
+        configuration.hearingMs = 1_000
+        return configuration
+    }
+
+    func chatServer(_ name: String, epoch: UInt64 = 1) throws -> SocketChatServer {
+        try SocketChatServer(name: name, epoch: epoch, secret: Self.secret, kafka: configuration, names: names)
+    }
+
+    /// Writes one message to the partitions of its recipients, as the join does.
+    func send(to users: [UserID]) throws {
+        source += 1
+        for (partition, users) in Dictionary(grouping: users, by: { $0.partition(count: Self.partitionCount) }) {
+            let list = users.map { "\"\($0)\"" }.joined(separator: ",")
+            let value =
+                #"{"to":[\#(list)],"event":{"type":"message","chat":"\#(chat(1))","from":"\#(user(0))","seq":\#(source),"kind":"text"}}"#
+            tag += 1
+            let headers = RecordHeaders("src", Array("chat.incoming/0/\(source)".utf8).span)
+            while try producer.produce(
+                deliveries, partition: partition, key: nil, value: Array(value.utf8).span, headers: headers, tag: tag)
+                == .queueFull
+            { producer.poll(timeoutMs: 10) { _ in } }
+        }
+        producer.poll { _ in }
+    }
+
+    /// What the log holds for each user, in order.
+    func events() throws -> [UserID: [Int64]] {
+        var options = ConsumerOptions()
+        options.reportsEndOfPartition = true
+        let consumer = try Consumer(configuration, options)
+        defer { consumer.close(deadlineMs: 2_000) }
+        try consumer.assign(
+            (0..<Self.partitionCount).map { PartitionStart(TopicPartition(names[.deliveries], $0), at: .beginning) })
+        var ended: Set<Int32> = []
+        var events: [UserID: [Int64]] = [:]
+        let isRead = eventually {
+            let batch = consumer.poll(timeoutMs: 100)
+            for index in 0..<batch.count {
+                let message = batch[index]
+                guard let value = message.value, let record = try? DeliveryRecord(decoding: value),
+                    case .users(let list) = record.recipients
+                else { continue }
+                try? DeliveryRecord.forEachUser(in: list, of: value) { events[$0, default: []].append(message.offset) }
+            }
+            if case .endOfPartition(let place, _) = batch.event { ended.insert(place.partition) }
+            return ended.count == Int(Self.partitionCount)
+        }
+        #expect(isRead)
+        return events
+    }
+
+    func flush() {
+        let isDone = producer.flush(deadlineMs: 10_000) { _ in }
+        #expect(isDone)
+    }
+}
+
+/// A worker on a thread of its own.
+private final class RunningStage: Sendable {
+    let stage: DeliveryStage
+    private let thread: System.Thread
+
+    init(_ configuration: DeliveryConfiguration) {
+        let stage = DeliveryStage(configuration)
+        self.stage = stage
+        thread = System.Thread.start(name: "delivery") {
+            do { try stage.run() } catch { Issue.record("the worker stopped: \(error)") }
+        }
+    }
+
+    func stop() {
+        stage.stop()
+        thread.join()
+    }
+}
+
+/// Devices that live on their chat server's thread; tests ask for them there.
+private struct Devices: @unchecked Sendable {
+    let list: [ModelDevice]
+
+    init(_ count: Int, users: Int) {
+        list = (0..<count).map { ModelDevice(user: user($0 % users), device: device($0)) }
+    }
+}
+
+@Suite(.serialized) struct PipelineTests {
+    private static let users = (0..<10).map { user($0) }
+
+    /// Every device has been shown every event of its user since it began, once, in order.
+    private func check(_ devices: Devices, on server: SocketChatServer, _ pipeline: Pipeline, seconds: Double = 20)
+        throws
+    {
+        let events = try pipeline.events()
+        func missing() -> [String] {
+            server.with { _ in
+                devices.list.compactMap { device in
+                    let expected = (events[device.user] ?? []).filter { $0 > device.start?.offset ?? -1 }
+                    let seen = device.seen.map(\.offset)
+                    if seen == expected { return nil }
+                    let lost = expected.filter { !seen.contains($0) }
+                    let isOrdered = zip(seen, seen.dropFirst()).allSatisfy { $0 < $1 }
+                    return
+                        "\(device.device): \(seen.count) of \(expected.count), lost \(lost.prefix(5)), ordered: \(isOrdered)"
+                }
+            }
+        }
+        let isComplete = eventually(seconds: seconds) { missing().isEmpty }
+        #expect(isComplete, "\(missing().prefix(3))")
+    }
+
+    @Test func `a message in the log reaches every session of its recipients, and the offset is committed behind it`()
+        throws
+    {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let server = try pipeline.chatServer("chat-1")
+        defer { server.kill() }
+        let worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        let devices = Devices(20, users: 10)
+        server.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } }, "sessions are live")
+        for _ in 0..<50 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: server, pipeline)
+        #expect(eventually { worker.stage.isReady })
+        let admin = try Admin(pipeline.configuration)
+        let places = (0..<Pipeline.partitionCount).map { TopicPartition(pipeline.names[.deliveries], $0) }
+        let ends = try admin.watermarks(places).map { try $0.get().high }
+        let reader = try Consumer(
+            pipeline.configuration, ConsumerOptions(groupID: pipeline.names.group("delivery")))
+        defer { reader.close(deadlineMs: 1_000) }
+        let isCommitted = try eventually { try reader.committed(places).map { $0?.offset ?? 0 } == ends }
+        #expect(isCommitted)
+    }
+
+    @Test func `two workers hand partitions over under load, and no device notices`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let server = try pipeline.chatServer("chat-1")
+        defer { server.kill() }
+        var workers = [RunningStage(pipeline.delivery("worker-1"))]
+        defer { for worker in workers { worker.stop() } }
+        let devices = Devices(40, users: 10)
+        server.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } })
+        func load(_ count: Int) throws {
+            for _ in 0..<count {
+                try pipeline.send(to: Self.users)
+                pace(microseconds: 1000)
+            }
+        }
+        try load(200)
+        workers.append(RunningStage(pipeline.delivery("worker-2")))
+        try load(1_000)
+        #expect(eventually { workers[1].stage.isReady })
+        workers.removeFirst().stop()
+        try load(500)
+        workers.append(RunningStage(pipeline.delivery("worker-3")))
+        try load(500)
+        pipeline.flush()
+        try check(devices, on: server, pipeline)
+    }
+
+    @Test func `a chat server that dies takes nothing with it: its devices go on elsewhere`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let first = try pipeline.chatServer("chat-1")
+        let second = try pipeline.chatServer("chat-2")
+        defer { second.kill() }
+        let worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        let devices = Devices(20, users: 10)
+        first.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { first.with { $0.isLive && !$0.sessions.isEmpty } })
+        for _ in 0..<100 { try pipeline.send(to: Self.users) }
+        first.kill()
+        for _ in 0..<100 { try pipeline.send(to: Self.users) }
+        second.with { model in for device in devices.list { model.open(device) } }
+        for _ in 0..<100 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: second, pipeline)
+    }
+
+    @Test func `presence reaches watchers and the log, and outlives its owner`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let server = try pipeline.chatServer("chat-1")
+        defer { server.kill() }
+        var worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        func status(_ number: Int) -> PresenceStatus? { server.with { $0.presence[user(number)]?.status } }
+        #expect(eventually { worker.stage.isReady })
+        server.with { model in for number in 0..<3 { model.watch(user(number)) } }
+        #expect(eventually { status(0) == .offline && status(1) == .offline })
+        let devices = Devices(3, users: 3)
+        let numbers = server.with { model in devices.list.map { model.open($0) } }
+        #expect(eventually { status(0) == .online && status(1) == .online && status(2) == .online })
+        server.with { $0.close(numbers[0]) }
+        #expect(eventually { status(0) == .offline })
+        // The owner changes; one user leaves while there is none.
+        worker.stop()
+        server.with { $0.close(numbers[1]) }
+        worker = RunningStage(pipeline.delivery("worker-2"))
+        #expect(eventually { status(1) == .offline })
+        #expect(status(2) == .online)
+        let lastSeen = server.with { $0.presence[user(1)]?.lastSeen ?? 0 }
+        #expect(lastSeen > 1_700_000_000_000)
+    }
+
+    @Test func `messages for somebody without a session are told to chat.push, those of the sender are not`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        #expect(eventually { worker.stage.isReady })
+        for _ in 0..<3 { try pipeline.send(to: [user(0), user(1)]) }
+        pipeline.flush()
+        let consumer = try Consumer(pipeline.configuration, ConsumerOptions())
+        defer { consumer.close(deadlineMs: 1_000) }
+        try consumer.assign(
+            (0..<Pipeline.partitionCount).map {
+                PartitionStart(TopicPartition(pipeline.names[.push], $0), at: .beginning)
+            })
+        var counts: [UserID: Int64] = [:]
+        let isTold = eventually {
+            let batch = consumer.poll(timeoutMs: 50)
+            for index in 0..<batch.count {
+                if let value = batch[index].value, let push = try? PushRecord(decoding: value) {
+                    counts[push.user, default: 0] += push.count
+                }
+            }
+            return counts[user(1)] == 3
+        }
+        #expect(isTold && counts[user(0)] == nil, "\(counts)")
+    }
+
+    @Test func `a device's acknowledged cursor is found again after the worker has gone`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let database = try PostgresCluster.shared().freshDatabase(migrated: true)
+        let server = try pipeline.chatServer("chat-1")
+        defer { server.kill() }
+        var configuration = pipeline.delivery("worker-1")
+        configuration.postgres = database
+        var worker = RunningStage(configuration)
+        defer { worker.stop() }
+        #expect(eventually { worker.stage.isReady })
+        let cursor = Cursor(offset: 77, timestamp: 1_763_000_000_000)
+        server.with {
+            $0.send(.storeCursors([DeviceCursor(user: user(1), device: device(1), cursor: cursor)]), forUser: user(1))
+        }
+        func look(_ request: UInt32, _ number: Int) -> StoredCursor? {
+            server.with {
+                $0.send(
+                    .lookUpCursor(request: request, user: user(number), device: device(number)), forUser: user(number))
+            }
+            var answer: StoredCursor?
+            _ = eventually(seconds: 2) {
+                answer = server.with { $0.storedCursors[request] }
+                return answer != nil
+            }
+            return answer
+        }
+        #expect(look(1, 1) == .found(cursor))
+        #expect(look(2, 2) == StoredCursor.none)
+        worker.stop()
+        var second = pipeline.delivery("worker-2")
+        second.postgres = database
+        worker = RunningStage(second)
+        #expect(eventually { worker.stage.isReady })
+        #expect(look(3, 1) == .found(cursor))
+    }
+
+    @Test func `kills of the worker, the chat servers and the broker lose and repeat nothing`() throws {
+        var random = SeededGenerator.announced("delivery kills")
+        let broker = try BrokerProcess()
+        let pipeline = try Pipeline(at: broker.address)
+        defer { pipeline.stop() }
+        func startWorker() throws -> FanoutProcess {
+            try FanoutProcess(
+                [
+                    "delivery", "--kafka", pipeline.address, "--topic-prefix", pipeline.names.prefix, "--name",
+                    "worker",
+                    "--presence-grace", "1s",
+                ], environment: ["FANOUT_LINK_SECRET": Pipeline.secretText])
+        }
+        var worker = try startWorker()
+        defer { worker.kill() }
+        var epoch: UInt64 = 1
+        var server = try pipeline.chatServer("chat", epoch: epoch)
+        defer { server.kill() }
+        let devices = Devices(200, users: 10)
+        server.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } }, "\(worker.text)")
+        for round in 0..<6 {
+            for _ in 0..<Int.random(in: 50...150, using: &random) {
+                try pipeline.send(to: Self.users)
+                pace(microseconds: 500)
+            }
+            switch round % 3 {
+            case 0:
+                worker.kill()
+                worker = try startWorker()
+            case 1:
+                server.kill()
+                epoch += 1
+                server = try pipeline.chatServer("chat", epoch: epoch)
+                server.with { model in for device in devices.list { model.open(device) } }
+            default:
+                broker.kill()
+                try broker.restart()
+            }
+        }
+        for _ in 0..<50 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: server, pipeline, seconds: 40)
+        #expect(worker.isRunning, "\(worker.text)")
+    }
+}

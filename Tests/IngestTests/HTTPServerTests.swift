@@ -1,0 +1,132 @@
+import Foundation
+@testable import Ingest
+import Runtime
+import System
+import TestSupport
+import Testing
+import WebSocket
+import Wire
+
+/// What the port answers besides the API.
+@Suite(.serialized) struct HTTPServerTests {
+    @Test func `probes and metrics answer anyone`() throws {
+        let bench = try Bench()
+        #expect(try bench.http("GET", "/healthz").status == 200)
+        #expect(try bench.http("GET", "/readyz").status == 200)
+        let metrics = try bench.http("GET", "/metrics")
+        #expect(String(decoding: metrics.body, as: UTF8.self).contains("fanout_ingest_sessions 0"))
+        #expect(try bench.http("HEAD", "/healthz").body.isEmpty)
+        #expect(try bench.http("BREW", "/healthz").status == 405)
+        #expect(try bench.http("GET", "/nothing").status == 404)
+        #expect(try bench.http("GET", "/v1/nothing").status == 401)
+        #expect(try bench.http("GET", "/v1/nothing", token: bench.token(.random())).status == 404)
+        #expect(try bench.http("GET", "/v1/chats", token: bench.token(.random())).status == 501)
+        #expect(try bench.http("PATCH", "/v1/chats", token: bench.token(.random())).status == 405)
+    }
+
+    @Test func `requests that come together are answered in order, on one connection`() throws {
+        let bench = try Bench()
+        let token = bench.token(.random())
+        let raw = Raw()
+        let one = "GET /v1/endpoint HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer \(token)\r\n\r\n"
+        let two = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+        raw.connect(bench, Array((one + two + one + two).utf8))
+        try bench.wait("all answers") { raw.replies.count == 4 }
+        #expect(raw.replies.map { $0.body.first } == [0x7b, 0x6f, 0x7b, 0x6f])
+        raw.stream?.write(Array("GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n".utf8))
+        try bench.wait("a bad one ends it") { raw.isClosed }
+        #expect(raw.replies.last?.status == 400)
+    }
+
+    @Test func `a body is read in chunks, and asked for when the client waits`() throws {
+        let bench = try Bench()
+        let raw = Raw()
+        let token = bench.token(.random(), scopes: "admin")
+        let head =
+            "POST /v1/users HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer \(token)\r\nTransfer-Encoding: chunked\r\n"
+        raw.connect(bench, Array((head + "Expect: 100-continue\r\n\r\n").utf8))
+        try bench.wait("asked for") { String(decoding: raw.bytes, as: UTF8.self).contains("100 Continue") }
+        raw.stream?.write(Array("5\r\n{\"nam\r\n6\r\ne\":\"\"}\r\n0\r\n\r\n".utf8))
+        try bench.wait("an answer") { raw.reply != nil }
+        #expect(raw.reply?.status == 400)
+        let text = String(decoding: raw.reply?.body ?? [], as: UTF8.self)
+        #expect(text.contains("a name of at most"))
+    }
+
+    @Test func `files are served from one directory and no other`() throws {
+        let root = NSTemporaryDirectory() + "web-\(UUID.random())"
+        try Directory.create(root + "/app")
+        defer { try? Directory.removeAll(root) }
+        try File.replaceAtomically(root + "/index.html", with: "<h1>hi</h1>")
+        try File.replaceAtomically(root + "/ops.html", with: "ops")
+        try File.replaceAtomically(root + "/app/x.js", with: "1")
+        try File.replaceAtomically(root + "/.secret.txt", with: "no")
+        try File.replaceAtomically(root + "/noext", with: "no")
+        let bench = try Bench { $0.webRoot = root }
+        let index = try bench.http("GET", "/")
+        #expect(index.status == 200 && index.fields["content-type"] == "text/html; charset=utf-8")
+        #expect(index.fields["content-security-policy"] != nil)
+        #expect(try bench.http("GET", "/ops").body == Array("ops".utf8))
+        #expect(try bench.http("GET", "/app/x.js").body == Array("1".utf8))
+        for path in [
+            "/.secret.txt", "/../etc/passwd", "/%2e%2e/etc/passwd.txt", "/..%2fetc", "/noext", "/app",
+            "/app/../.secret.txt",
+        ] {
+            let status = try bench.http("GET", path).status
+            #expect(status == 404 || status == 400, "\(path)")
+        }
+    }
+
+    @Test func `media links are signed as S3 wants them`() throws {
+        // The example of Amazon's documentation of presigned URLs.
+        var store = MediaStore(
+            endpoint: "https://examplebucket.s3.amazonaws.com", bucket: "", region: "us-east-1",
+            accessKey: "AKIAIOSFODNN7EXAMPLE", secretKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+        store.isPathStyle = false
+        let url = store.url(method: "GET", key: "test.txt", headers: [], seconds: 86_400, nowMs: 1_369_353_600_000)
+        #expect(
+            url.hasSuffix("X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"), "\(url)")
+        let bench = try Bench { $0.media = store }
+        let user = UserID.random()
+        func ask(_ body: String) throws -> HTTPReply {
+            try bench.http("POST", "/v1/media", token: bench.token(user), body: body)
+        }
+        let links = try ask(#"{"name":"a b.png","type":"image/png","bytes":5}"#)
+        #expect(
+            links.status == 201
+                && String(decoding: links.body, as: UTF8.self).contains("content-length%3Bcontent-type%3Bhost"))
+        #expect(try ask(#"{"name":"x","type":"text/html","bytes":5}"#).status == 400)
+        #expect(try ask(#"{"name":"x","type":"image/png","bytes":5000000000}"#).status == 413)
+        #expect(try ask(#"{"name":"x"}"#).status == 400)
+    }
+
+    @Test func `TLS serves the same, and a renewed certificate is used after a reload`() throws {
+        let directory = NSTemporaryDirectory() + "tls-\(UUID.random())"
+        try Directory.create(directory)
+        defer { try? Directory.removeAll(directory) }
+        func renew() throws {
+            let process = Process()
+            process.executableURL = URL(filePath: "/usr/bin/openssl")
+            process.arguments = [
+                "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+                "-keyout", directory + "/key.pem", "-out", directory + "/cert.pem", "-subj", "/CN=localhost",
+            ]
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            process.waitUntilExit()
+        }
+        try renew()
+        let context = try TLSContext(
+            .server(certificatePath: directory + "/cert.pem", keyPath: directory + "/key.pem"))
+        let bench = try Bench { $0.tls = context }
+        let client = try TLSContext(.unverifiedClient)
+        for _ in 0..<2 {
+            let raw = Raw()
+            raw.connect(bench, Array("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n".utf8), tls: client)
+            try bench.wait("an answer") { raw.reply != nil }
+            #expect(raw.reply?.status == 200)
+            try renew()
+            bench.server.reload()
+        }
+    }
+}

@@ -1,0 +1,205 @@
+import KafkaClient
+import TestSupport
+import Testing
+
+/// What the mock cluster cannot do, against a real log: the embedded broker, or Apache Kafka by `FANOUT_TEST_KAFKA`.
+@Suite struct BrokerTests {
+    private func admin() throws -> Admin {
+        try Admin(KafkaConfiguration(bootstrapServers: TestKafka.shared().address))
+    }
+
+    private func configuration() throws -> KafkaConfiguration {
+        KafkaConfiguration(bootstrapServers: try TestKafka.shared().address)
+    }
+
+    @Test func `topics are made, described, changed, grown and deleted, each with an answer of its own`() throws {
+        let admin = try admin()
+        let (one, two) = (TestKafka.unique("one"), TestKafka.unique("two"))
+        let made = try admin.createTopics([
+            NewTopic(one, partitions: 3, replicationFactor: 1, configs: ["cleanup.policy": "compact"]),
+            NewTopic(two, partitions: 1, replicationFactor: 1),
+        ])
+        #expect(made.map(\.name).sorted() == [one, two].sorted())
+        #expect(made.allSatisfy { $0.error == nil })
+        #expect(try admin.partitionCounts(of: [two, one]) == [1, 3])
+        let metadata = try admin.metadata()
+        #expect(metadata.topics.first { $0.name == one }?.partitions.map(\.id) == [0, 1, 2])
+        #expect(!metadata.brokers.isEmpty)
+
+        let again = try admin.createTopics([
+            NewTopic(one, partitions: 3, replicationFactor: 1),
+            NewTopic("not a name!", partitions: 1, replicationFactor: 1),
+        ])
+        #expect(again.first { $0.name == one }?.error?.code == .topicAlreadyExists)
+        #expect(again.first { $0.name != one }?.error?.code == .invalidArgument)
+
+        let fresh = TestKafka.unique("valid")
+        let valid = try admin.createTopics([NewTopic(fresh, partitions: 1, replicationFactor: 1)], validateOnly: true)
+        #expect(valid.first?.error == nil)
+        #expect(try !admin.metadata().topics.contains { $0.name == fresh })
+
+        try admin.setTopicConfigs(one, ["retention.ms": "1234567"])
+        let configs = try admin.topicConfigs([one])[0].1.get().filter(\.isSetOnTopic)
+        #expect(configs.first { $0.name == "retention.ms" }?.value == "1234567")
+        #expect(configs.first { $0.name == "cleanup.policy" }?.value == "compact", "other settings stay")
+
+        #expect(try admin.growTopics([(two, 4)])[0].error == nil)
+        #expect(eventually { (try? admin.partitionCounts(of: [two])) == [4] })
+        #expect(try admin.growTopics([(two, 2)])[0].error != nil)
+
+        #expect(try admin.deleteTopics([one, two]).allSatisfy { $0.error == nil })
+        #expect(try admin.deleteTopics([TestKafka.unique("none")])[0].error?.code == .unknownTopicOrPartition)
+        #expect(admin.close(deadlineMs: 5000))
+    }
+
+    @Test func `groups are listed, described, rewound and deleted`() throws {
+        let admin = try admin()
+        let topic = TestKafka.unique("t")
+        let group = TestKafka.unique("g")
+        _ = try admin.createTopics([NewTopic(topic, partitions: 2, replicationFactor: 1)])
+        try write(["a", "b", "c"], to: topic, configuration())
+        var options = ConsumerOptions(groupID: group)
+        options.groupInstanceID = "member-1"
+        let consumer = try Consumer(configuration(), options)
+        try consumer.subscribe([topic])
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { event in
+            if case .assigned(let partitions) = event {
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            }
+        } _: {
+            $0.count == 3
+        }
+        try consumer.commit([CommittedOffset(TopicPartition(topic, 0), offset: 2, metadata: "note")])
+
+        #expect(try admin.groups().contains { $0.id == group && $0.state == .stable })
+        let description = try #require(try admin.describeGroups([group]).first).1.get()
+        #expect(description.state == .stable && description.assignor == "range")
+        #expect(description.members.first?.groupInstanceID == "member-1")
+        #expect(description.members.first?.partitions == [TopicPartition(topic, 0), TopicPartition(topic, 1)])
+        #expect(try admin.deleteGroups([group])[0].error?.code == .groupNotEmpty)
+        #expect(consumer.close(deadlineMs: 10_000))
+
+        let offsets = try admin.groupOffsets([group, TestKafka.unique("nobody")])
+        #expect(
+            try offsets[0].1.get().filter { $0.offset != nil } == [
+                try #require(try admin.groupOffsets(group, [TopicPartition(topic, 0)]).first)
+            ])
+        #expect(try offsets[0].1.get().first { $0.offset != nil }?.metadata == "note")
+        #expect(try offsets[1].1.get().allSatisfy { $0.offset == nil })
+    }
+
+    @Test func `offsets are found by time, and records deleted`() throws {
+        let admin = try admin()
+        let topic = TestKafka.unique("t")
+        _ = try admin.createTopics([NewTopic(topic, partitions: 1, replicationFactor: 1)])
+        let producer = try Producer(configuration())
+        let handle = try producer.topic(topic)
+        for index in 0..<10 as Range<Int64> {
+            _ = try producer.produce(
+                handle, partition: 0, key: nil, value: [1].span, headers: RecordHeaders(),
+                timestampMs: 1_700_000_000_000 + index * 1000, tag: 0)
+            #expect(producer.flush(deadlineMs: 10_000) { _ in })
+        }
+        let partition = TopicPartition(topic, 0)
+        let found = try admin.offsets(at: [(partition, timestampMs: 1_700_000_004_500)])
+        #expect(try found[0].get() == 5)
+        #expect(try admin.offsets(at: [(partition, timestampMs: 1_800_000_000_000)])[0].get() == nil)
+        let consumer = try Consumer(configuration(), ConsumerOptions())
+        #expect(try consumer.offsets(at: [(partition, timestampMs: 1_700_000_004_500)]) == [5])
+        #expect(try consumer.watermarks(partition) == Watermarks(low: 0, high: 10))
+        let deleted = try admin.deleteRecords(before: [(partition, offset: 4)])
+        #expect(try deleted[0].1.get() == 4)
+        #expect(try consumer.watermarks(partition) == Watermarks(low: 4, high: 10))
+    }
+
+    @Test func `the lag of many groups and partitions takes few requests`() throws {
+        let admin = try admin()
+        let topic = TestKafka.unique("many")
+        _ = try admin.createTopics([NewTopic(topic, partitions: 500, replicationFactor: 1)])
+        let partitions = (0..<500).map { TopicPartition(topic, $0) }
+        let groups = (0..<10).map { _ in TestKafka.unique("g") }
+        for group in groups {
+            let consumer = try Consumer(configuration(), ConsumerOptions(groupID: group))
+            try consumer.commit(partitions.map { CommittedOffset($0, offset: 0) }, timeoutMs: 20_000)
+            #expect(consumer.close(deadlineMs: 5000))
+        }
+        let start = ContinuousClock.now
+        let answers = try admin.groupOffsets(groups, timeoutMs: 20_000)
+        let ends = try admin.endOffsets(partitions, timeoutMs: 20_000)
+        #expect(ContinuousClock.now - start < .seconds(3))
+        #expect(answers.map(\.group) == groups)
+        #expect(try answers.allSatisfy { try $0.1.get().count { $0.offset == 0 } == 500 })
+        #expect(try ends.allSatisfy { try $0.get() == 0 })
+    }
+
+    @Test func `a broker that is killed and comes back loses nothing that was acknowledged, and order is kept`() throws
+    {
+        guard try TestKafka.shared().isEmbedded else { return }
+        let broker = try BrokerProcess()
+        let configuration = KafkaConfiguration(bootstrapServers: broker.address)
+        let admin = try Admin(configuration) { _ in }
+        _ = try admin.createTopics([NewTopic("t", partitions: 2, replicationFactor: 1)])
+        var options = ProducerOptions()
+        options.deliveryTimeoutMs = 0
+        let producer = try ResendingProducer(configuration, options) { _ in }
+        let topic = try producer.topic("t")
+        var acknowledged: Set<UInt64> = []
+        var failures: [KafkaError] = []
+        let note: (DeliveryReport) -> Void = { report in
+            if let error = report.error { failures.append(error) } else { acknowledged.insert(report.tag) }
+        }
+        var tag: UInt64 = 0
+        for round in 0..<4 {
+            for _ in 0..<500 {
+                tag += 1
+                let value = Array("\(tag)".utf8)
+                while try producer.produce(
+                    topic, partition: Int32(tag % 2), key: nil, value: value.span, tag: tag) == .queueFull
+                { try producer.poll(timeoutMs: 100, note) }
+            }
+            try producer.poll(timeoutMs: 20, note)
+            if round < 3 {
+                broker.kill()
+                try broker.restart()
+            }
+        }
+        #expect(try producer.flush(deadlineMs: 60_000, note))
+        #expect(failures == [])
+        #expect(acknowledged.count == 2000)
+        let consumer = try Consumer(configuration, ConsumerOptions()) { _ in }
+        try consumer.assign((0..<2).map { PartitionStart(TopicPartition("t", $0), at: .beginning) })
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { Set($0.map(\.value)).count == 2000 }
+        for partition in 0..<2 as Range<Int32> {
+            var kept: [Int] = []
+            for value in seen.filter({ $0.partition == partition }).compactMap({ Int($0.value ?? "") })
+            where value > (kept.last ?? -1) { kept.append(value) }
+            #expect(kept.count == 1000)
+        }
+    }
+
+    @Test func `a topic that is made after the subscription is read`() throws {
+        let topic = TestKafka.unique("later")
+        var configuration = try configuration()
+        try configuration.set("topic.metadata.refresh.interval.ms", to: "300")
+        let consumer = try Consumer(configuration, ConsumerOptions(groupID: TestKafka.unique("g"))) { _ in }
+        try consumer.subscribe([topic])
+        var seen: [Seen] = []
+        _ = consumer.take(&seen, timeoutMs: 1000)
+        let admin = try admin()
+        _ = try admin.createTopics([NewTopic(topic, partitions: 2, replicationFactor: 1)])
+        try write(["a"], to: topic, configuration, partition: 1)
+        try consumer.takeUntil(&seen) { event in
+            switch event {
+            case .assigned(let partitions):
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            case .revoked: try consumer.unassign()
+            default: break
+            }
+        } _: {
+            $0.count == 1
+        }
+        #expect(seen.first?.partition == 1)
+    }
+}

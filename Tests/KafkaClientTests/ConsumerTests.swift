@@ -1,0 +1,282 @@
+import Glibc
+import KafkaClient
+import TestSupport
+import Testing
+
+@Suite struct ConsumerTests {
+    @Test func `an end of partition and its offset are an event`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        try write(["a", "b"], to: "t", cluster.configuration)
+        var options = ConsumerOptions()
+        options.reportsEndOfPartition = true
+        let consumer = try Consumer(cluster.configuration, options)
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        var seen: [Seen] = []
+        var end: Int64?
+        try consumer.takeUntil(&seen) { event in
+            if case .endOfPartition(let partition, let offset) = event {
+                #expect(partition == TopicPartition("t", 0))
+                end = offset
+            }
+        } _: { _ in
+            end != nil
+        }
+        #expect(seen.map(\.value) == ["a", "b"])
+        #expect(end == 2)
+    }
+
+    @Test func `seek, pause and resume in the middle of batches lose and repeat nothing`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 2)
+        try write((0..<3000).map { "\($0)" }, to: "t", cluster.configuration, partition: 0)
+        try write((0..<3000).map { "\($0)" }, to: "t", cluster.configuration, partition: 1)
+        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        let (left, right) = (TopicPartition("t", 0), TopicPartition("t", 1))
+        try consumer.assign([PartitionStart(left, at: .beginning), PartitionStart(right, at: .beginning)])
+        var next: [Int64] = [0, 0]
+        var random = SeededGenerator.announced("seek, pause and resume")
+        var seeksLeft = 40
+        let end = ContinuousClock.now + .seconds(40)
+        while next != [3000, 3000] {
+            var seen: [Seen] = []
+            _ = consumer.take(&seen, maxMessages: Int.random(in: 1...200, using: &random), timeoutMs: 200)
+            for message in seen {
+                #expect(message.offset == next[Int(message.partition)], "partition \(message.partition)")
+                next[Int(message.partition)] = message.offset + 1
+            }
+            try #require(ContinuousClock.now < end, "stuck at \(next)")
+            switch Int.random(in: 0..<6, using: &random) {
+            case 0:
+                try consumer.pause([left])
+                try consumer.resume([left])
+            case 1:
+                guard seeksLeft > 0 else { break }
+                seeksLeft -= 1
+                next[1] = Int64.random(in: 0...next[1], using: &random)
+                try consumer.seek([PartitionStart(right, at: .offset(next[1]))])
+            default: break
+            }
+        }
+        #expect(try consumer.positions([left, right]) == [3000, 3000])
+    }
+
+    @Test func `a group gives partitions, and others can be read beside them`() throws {
+        let cluster = try MockCluster()
+        for topic in ["incoming", "members"] { try cluster.createTopic(topic, partitions: 4) }
+        for partition in 0..<4 as Range<Int32> {
+            try write(["m"], to: "members", cluster.configuration, partition: partition)
+            try write(["i"], to: "incoming", cluster.configuration, partition: partition)
+        }
+        var options = ConsumerOptions(groupID: "join")
+        options.sessionTimeoutMs = 6000
+        options.groupInstanceID = "one"
+        let consumer = try Consumer(cluster.configuration, options)
+        try consumer.subscribe(["incoming"])
+        var seen: [Seen] = []
+        var assigned: [TopicPartition] = []
+        try consumer.takeUntil(&seen) { event in
+            if case .assigned(let partitions) = event {
+                assigned = partitions
+                let beside = partitions.map {
+                    PartitionStart(TopicPartition("members", $0.partition), at: .beginning)
+                }
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) } + beside)
+            }
+        } _: {
+            $0.count == 8
+        }
+        #expect(assigned.sorted() == (0..<4).map { TopicPartition("incoming", $0) })
+        #expect(seen.count { $0.topic == "members" } == 4)
+        #expect(consumer.assignment.count == 8)
+
+        // Only the group's own positions are committed; the next member starts there.
+        try consumer.commit((0..<4).map { CommittedOffset(TopicPartition("incoming", $0), offset: 1, metadata: "n") })
+        let committed = try consumer.committed([TopicPartition("incoming", 3), TopicPartition("members", 3)])
+        #expect(committed[0]?.offset == 1)
+        #expect(committed[1] == nil)
+        #expect(consumer.close(deadlineMs: 10_000))
+    }
+
+    @Test func `a second member takes over half, and what was committed is not read again`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 2)
+        for partition in 0..<2 as Range<Int32> {
+            try write(["a", "b"], to: "t", cluster.configuration, partition: partition)
+        }
+        var options = ConsumerOptions(groupID: "g")
+        options.sessionTimeoutMs = 6000
+        options.heartbeatIntervalMs = 200
+        let first = try Consumer(cluster.configuration, options)
+        try first.subscribe(["t"])
+        var events: [String] = []
+        var held: Set<TopicPartition> = []
+        func answer(_ consumer: Consumer, _ held: inout Set<TopicPartition>, _ event: ConsumerEvent) throws {
+            switch event {
+            case .assigned(let partitions):
+                held = Set(partitions)
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            case .revoked(let partitions, let lost):
+                events.append("revoked \(partitions.count)\(lost ? " lost" : "")")
+                held = []
+                try consumer.unassign()
+            case .error(let error, _): Issue.record("\(error)")
+            default: break
+            }
+        }
+        var seen: [Seen] = []
+        try first.takeUntil(&seen, onEvent: { try answer(first, &held, $0) }) { $0.count == 4 }
+        #expect(held.count == 2)
+        try first.commit(held.map { CommittedOffset($0, offset: 2) })
+
+        let second = try Consumer(cluster.configuration, options)
+        try second.subscribe(["t"])
+        var more: [Seen] = []
+        var heldBySecond: Set<TopicPartition> = []
+        let end = ContinuousClock.now + .seconds(60)
+        while held.count != 1 || heldBySecond.count != 1 {
+            if let event = first.take(&more, timeoutMs: 50) { try answer(first, &held, event) }
+            if let event = second.take(&more, timeoutMs: 50) { try answer(second, &heldBySecond, event) }
+            try #require(ContinuousClock.now < end, "no balance: \(held) \(heldBySecond)")
+        }
+        #expect(more == [], "committed records are not read again")
+        #expect(held.isDisjoint(with: heldBySecond))
+        #expect(events.first == "revoked 2")
+        #expect(second.close(deadlineMs: 10_000))
+        #expect(first.close(deadlineMs: 10_000))
+    }
+
+    @Test func `the wake descriptor is readable while there is something to poll`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        var total = 0
+        for round in 1...5 {
+            try write((0..<50).map { "\(round).\($0)" }, to: "t", cluster.configuration)
+            // Taken in small batches: the descriptor must stay readable until the queue is empty.
+            while total < round * 50 {
+                try #require(isReadable(consumer.wakeDescriptor, withinMs: 10_000), "at \(total)")
+                total += consumer.poll(maxMessages: 7).count
+            }
+        }
+        #expect(total == 250)
+    }
+
+    @Test func `commitLater answers with an event`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        let consumer = try Consumer(cluster.configuration, ConsumerOptions(groupID: "g"))
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        try consumer.commitLater([CommittedOffset(TopicPartition("t", 0), offset: 5, metadata: "epoch 3")])
+        var answer: [CommittedOffset]?
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { event in
+            if case .committed(let offsets, let error) = event {
+                #expect(error == nil)
+                answer = offsets
+            }
+        } _: { _ in
+            answer != nil
+        }
+        #expect(answer?.map(\.offset) == [5])
+        #expect(try consumer.committed([TopicPartition("t", 0)])[0]?.metadata == "epoch 3")
+    }
+
+    @Test func `partitions are added and removed without disturbing the others`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 3)
+        for partition in 0..<3 as Range<Int32> {
+            try write(["x", "y"], to: "t", cluster.configuration, partition: partition)
+        }
+        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        try consumer.add([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { $0.count == 2 }
+        try consumer.add([PartitionStart(TopicPartition("t", 1), at: .offset(1))])
+        try consumer.takeUntil(&seen) { $0.count == 3 }
+        try consumer.remove([TopicPartition("t", 0)])
+        try write(["z"], to: "t", cluster.configuration, partition: 0)
+        try write(["z"], to: "t", cluster.configuration, partition: 1)
+        try consumer.takeUntil(&seen) { $0.count == 4 }
+        #expect(seen.map { "\($0.partition)/\($0.offset)" } == ["0/0", "0/1", "1/1", "1/2"])
+        #expect(consumer.assignment == [TopicPartition("t", 1)])
+    }
+
+    @Test func `closing does not wait for a broker that is gone`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        try write(["a"], to: "t", cluster.configuration)
+        var options = ConsumerOptions(groupID: "g")
+        options.sessionTimeoutMs = 6000
+        let consumer = try Consumer(cluster.configuration, options) { _ in }
+        try consumer.subscribe(["t"])
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { event in
+            if case .assigned(let partitions) = event {
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            }
+        } _: {
+            $0.count == 1
+        }
+        try cluster.setDown(broker: 1)
+        let start = ContinuousClock.now
+        let error = #expect(throws: KafkaError.self) {
+            try consumer.commit([CommittedOffset(TopicPartition("t", 0), offset: 1)], timeoutMs: 300)
+        }
+        #expect(error?.isRetriable == true)
+        #expect(throws: KafkaError.self) { try consumer.watermarks(TopicPartition("t", 0), timeoutMs: 300) }
+        #expect(throws: KafkaError.self) { try consumer.committed([TopicPartition("t", 0)], timeoutMs: 300) }
+        #expect(ContinuousClock.now - start < .seconds(3), "each call keeps its timeout")
+        let closing = ContinuousClock.now
+        consumer.close(deadlineMs: 500)
+        #expect(ContinuousClock.now - closing < .seconds(2))
+    }
+
+    @Test func `a stage that polls but does not finish its batch is seen by its watch`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        try write(["a"], to: "t", cluster.configuration)
+        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        let watch = consumer.watch
+        #expect(watch.busyMs == 0)
+        do {
+            let batch = consumer.poll(timeoutMs: 5000)
+            #expect(batch.count <= 1)
+            let end = ContinuousClock.now + .seconds(5)
+            while watch.busyMs < 20, ContinuousClock.now < end {}
+            #expect(watch.busyMs >= 20)
+        }
+        #expect(watch.busyMs == 0)
+        let end = ContinuousClock.now + .seconds(5)
+        while watch.idleMs < 20, ContinuousClock.now < end {}
+        #expect(watch.idleMs >= 20)
+    }
+
+    @Test func `a position that fell out of the log is an event when asked for`() throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        try write(["a"], to: "t", cluster.configuration)
+        var options = ConsumerOptions()
+        options.startWithoutCommit = .error
+        let consumer = try Consumer(cluster.configuration, options) { _ in }
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .offset(77))])
+        var seen: [Seen] = []
+        var failure: KafkaError?
+        try consumer.takeUntil(&seen) { event in
+            if case .error(let error, let partition) = event {
+                failure = error
+                #expect(partition == TopicPartition("t", 0))
+            }
+        } _: { _ in
+            failure != nil
+        }
+        #expect(failure?.code == .offsetOutOfRange)
+    }
+}
+
+func isReadable(_ descriptor: Int32, withinMs: Int32) -> Bool {
+    var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    return unsafe poll(&request, 1, withinMs) == 1
+}

@@ -1,0 +1,62 @@
+import Foundation
+import KafkaClient
+import TestSupport
+import Testing
+import Wire
+
+private let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../kafka")
+
+@Suite struct TopicPlanTests {
+    @Test func `the list in the program is kafka/topics.json, and names every topic once`() throws {
+        let text = try String(contentsOf: folder.appending(path: "topics.json"), encoding: .utf8)
+        #expect(TopicPlan.json == text.trimmingCharacters(in: .newlines), "run kafka/embed")
+        let topics = TopicPlan.standard.entries.map(\.topic)
+        #expect(Set(topics) == Set(Topic.allCases) && topics.count == Topic.allCases.count)
+    }
+
+    @Test func `every topic has a schema whose examples the pipeline reads`() throws {
+        for topic in Topic.allCases {
+            let path = folder.appending(path: "schemas/\(topic.rawValue).schema.json")
+            let schema = try #require(
+                try JSONSerialization.jsonObject(with: Data(contentsOf: path)) as? [String: Any], "\(topic)")
+            #expect(schema["title"] as? String == topic.rawValue)
+            let examples = try #require(schema["examples"] as? [Any])
+            #expect(!examples.isEmpty)
+            for example in examples {
+                let bytes = [UInt8](try JSONSerialization.data(withJSONObject: example))
+                switch topic {
+                case .incoming: _ = try IncomingMessage(decoding: bytes.span)
+                case .signals: _ = try Signal(decoding: bytes.span)
+                case .members, .users: _ = try ChangeEnvelope(decoding: bytes.span)
+                case .messages: _ = try AcceptedMessage(decoding: bytes.span)
+                case .deliveries: _ = try DeliveryRecord(decoding: bytes.span)
+                case .presence: _ = try PresenceRecord(decoding: bytes.span)
+                case .push: _ = try PushRecord(decoding: bytes.span)
+                case .instances: _ = try InstanceRecord(decoding: bytes.span)
+                case .rejected, .pushDead: break
+                }
+            }
+        }
+    }
+
+    @Test func `topics are made once, and a cluster where they differ is refused`() throws {
+        let kafka = try TestKafka.shared()
+        let names = Names(prefix: TestKafka.unique("plan") + ".")
+        let admin = try Admin(KafkaConfiguration(bootstrapServers: kafka.address))
+        var plan = TopicPlan.standard
+        (plan.partitions[.chat], plan.partitions[.user]) = (3, 2)
+        #expect(try plan.problems(admin, names: names).count == plan.entries.count)
+        #expect(try Set(plan.create(admin, names: names)) == Set(Topic.allCases.map { names[$0] }))
+        #expect(try plan.problems(admin, names: names) == [])
+        #expect(try plan.create(admin, names: names) == [])
+
+        _ = try admin.growTopics([(names[.members], 4)])
+        try admin.setTopicConfigs(names[.incoming], ["message.timestamp.type": "CreateTime"])
+        try admin.setTopicConfigs(names[.push], ["retention.ms": "1000"])
+        let problems = try plan.problems(admin, names: names)
+        #expect(problems.count == 3)
+        #expect(problems.filter(\.isFatal).count == 2, "\(problems)")
+        _ = try admin.deleteTopics(Topic.allCases.map { names[$0] })
+        admin.close(deadlineMs: 2000)
+    }
+}

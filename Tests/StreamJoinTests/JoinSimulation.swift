@@ -1,0 +1,360 @@
+import Runtime
+import TestSupport
+import Testing
+import Wire
+
+@testable import StreamJoin
+
+/// One partition's topics, a database with its CDC, and one or two joins on top, all on one thread and from one seed.
+///
+/// Chances: which side moves next, what is written and what of it is acknowledged, when a join crashes (what it had
+/// handed to its producer is then partly written), when CDC starts again and repeats itself.
+struct JoinSimulation: ~Copyable {
+    struct Plan {
+        var crashes = false
+        /// A join that another has replaced goes on with what it had read.
+        var zombies = false
+        /// Questions about members are answered from the database.
+        var asksPostgres = false
+        var steps = 1500
+    }
+
+    /// A record that a join wrote, as it stands in the log.
+    struct Written {
+        var source: String
+        var value: [UInt8]
+    }
+
+    struct LogRecord {
+        var key: [UInt8]?
+        var value: [UInt8]?
+    }
+
+    static let deliveryPartitions: Int32 = 3
+    static let largeChat = 5
+
+    var random: SeededGenerator
+    let plan: Plan
+    let setup: JoinSetup
+    let chats: [ChatID]
+    let users: [UserID]
+    // The database, and what of it is on its way to the log: whole transactions.
+    var database: [ChatID: (version: Int64, members: [UserID: MemberRow.Role])] = [:]
+    /// Members of each chat at each version: what any message may be joined against.
+    var history: [ChatID: [Int64: [UserID: MemberRow.Role]]] = [:]
+    var transactions: [[LogRecord]] = []
+    var shipped = 0
+    var nextTransaction: Int64 = 100
+    /// What must be told: for each chat and user the changes in their order.
+    var changesMade: [[LogRecord]] = []
+    // The log.
+    var members: [LogRecord] = []
+    var incoming: [(value: [UInt8], ts: Int64)] = []
+    var signals: [[UInt8]] = []
+    var outputs: [String: [Written]] = [:]
+    var committed = Positions()
+    var hasCommitted = false
+    var worker: SimulatedWorker?
+    var zombie: SimulatedWorker?
+    var hasZombie = false
+    var zombieEnd: Int64 = 0
+    var crashCount = 0
+    var clockMs: Int64 = 1_000
+
+    init(seed: UInt64, _ plan: Plan) {
+        random = SeededGenerator(seed)
+        self.plan = plan
+        var limits = JoinSetup.Limits()
+        limits.largeChat = Self.largeChat
+        limits.recentMessages = 12
+        limits.uncommittedMax = 20
+        // Time is not what is tried here.
+        limits.holdMaxMs = 1 << 40
+        setup = JoinSetup(chatPartitions: 1, deliveryPartitions: Self.deliveryPartitions, limits: limits)
+        var generator = random
+        chats = (0..<3).map { _ in ChatID.random(using: &generator) }
+        users = (0..<9).map { _ in UserID.random(using: &generator) }
+        random = generator
+        for chat in chats {
+            database[chat] = (0, [:])
+            history[chat] = [0: [:]]
+        }
+    }
+
+    mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &random) < percent }
+
+    // MARK: The world
+
+    /// A statement of the application: some rows of one chat, then the version, as the trigger writes it.
+    mutating func changeMembership() {
+        guard let chat = chats.randomElement(using: &random), var row = database[chat] else { return }
+        nextTransaction += 1
+        let tx = nextTransaction
+        var records: [LogRecord] = []
+        if row.version == 0, row.members.isEmpty {
+            let created = Rows.chat(chat, "c", version: 0, tx: tx)
+            records.append(LogRecord(key: created.key, value: created.value))
+        }
+        for _ in 0..<Int.random(in: 1...2, using: &random) {
+            // One statement, so one direction.
+            let removes = !row.members.isEmpty && chance(45)
+            var touched: Set<UserID> = []
+            for _ in 0..<Int.random(in: 1...3, using: &random) {
+                guard let user = users.randomElement(using: &random), touched.insert(user).inserted else { continue }
+                if removes {
+                    guard row.members.removeValue(forKey: user) != nil else { continue }
+                    let record = Rows.member(chat, user, "d", tx: tx)
+                    records.append(LogRecord(key: record.key, value: record.value))
+                    records.append(LogRecord(key: record.key, value: nil))
+                } else {
+                    let role: MemberRow.Role = chance(30) ? .admin : .member
+                    let op = row.members[user] == nil ? "c" : "u"
+                    row.members[user] = role
+                    let record = Rows.member(chat, user, op, role: role.rawValue, tx: tx)
+                    records.append(LogRecord(key: record.key, value: record.value))
+                }
+            }
+            row.version += 1
+            history[chat]?[row.version] = row.members
+            let version = Rows.chat(chat, "u", version: row.version, tx: tx)
+            records.append(LogRecord(key: version.key, value: version.value))
+        }
+        database[chat] = row
+        transactions.append(records)
+    }
+
+    /// CDC writes the next transaction; now and then it starts again a little before.
+    mutating func ship() {
+        if shipped > 0, chance(8) { shipped -= Int.random(in: 1...min(3, shipped), using: &random) }
+        guard shipped < transactions.count else { return }
+        members += transactions[shipped]
+        shipped += 1
+    }
+
+    mutating func send() {
+        guard let chat = chats.randomElement(using: &random), let row = database[chat] else { return }
+        let from: UserID
+        if let member = row.members.keys.sorted().randomElement(using: &random), chance(85) {
+            from = member
+        } else if let user = users.randomElement(using: &random) {
+            from = user
+        } else {
+            return
+        }
+        // Causal: the sender has seen what the database has; or it has seen nothing, or claims nonsense.
+        var version: Int64 = chance(70) ? row.version : 0
+        if plan.asksPostgres, chance(2) { version += 100_000 }
+        clockMs += Int64.random(in: -3...10, using: &random)
+        let value: [UInt8]
+        switch Int.random(in: 0..<100, using: &random) {
+        case 0..<3: value = [UInt8]("garbage \(incoming.count)".utf8)
+        case 3..<12 where !incoming.isEmpty:
+            value = incoming[Int.random(in: max(0, incoming.count - 20)..<incoming.count, using: &random)].value
+        case 12..<28 where !incoming.isEmpty:
+            let target = Int64.random(in: 0..<Int64(incoming.count), using: &random)
+            value = IncomingMessage.change(
+                chance(50) ? "edit" : "delete", target, from: from, in: chat,
+                id: MessageID.random(using: &random), metaVersion: version)
+        default:
+            value = IncomingMessage.text(
+                "m\(incoming.count)", from: from, in: chat, id: MessageID.random(using: &random),
+                metaVersion: version)
+        }
+        incoming.append((value, clockMs))
+    }
+
+    // MARK: Joins
+
+    mutating func startWorker() {
+        if !hasCommitted {
+            committed = Positions(incoming: 0, members: Int64(members.count), signals: 0)
+            hasCommitted = true
+        }
+        var worker = SimulatedWorker(setup: setup, committed: committed, replayEnd: Int64(incoming.count))
+        for offset in 0..<Int(committed.members) {
+            let record = members[offset]
+            worker.task.restore(
+                key: record.key?.span, value: record.value?.span, offset: Int64(offset), into: &worker.table)
+        }
+        for record in outputs["messages/0"] ?? [] {
+            if let message = try? AcceptedMessage(decoding: record.value.span) { worker.task.recall(message) }
+        }
+        self.worker = consume worker
+    }
+
+    mutating func crash() {
+        guard var dying = worker.take() else { return }
+        crashCount += 1
+        if plan.zombies, !hasZombie, chance(60) {
+            dying.isFenced = true
+            hasZombie = true
+            zombie = consume dying
+            zombieEnd = Int64(incoming.count)
+        } else {
+            dying.writeSome(of: 100, into: &outputs, random: &random, isLast: true)
+        }
+        startWorker()
+    }
+
+    mutating func stepWorker(_ worker: inout SimulatedWorker, incomingEnd: Int64) {
+        switch Int.random(in: 0..<10, using: &random) {
+        case 0..<4: worker.takeMessage(from: incoming, end: incomingEnd, answering: plan.asksPostgres ? database : nil)
+        case 4..<6: worker.takeChange(from: members)
+        case 6: worker.closeEpoch()
+        case 7: worker.writeSome(of: 40, into: &outputs, random: &random, isLast: false)
+        case 8: worker.acknowledgeSome(random: &random)
+        default:
+            worker.complete()
+            if !worker.isFenced, let positions = worker.committable {
+                committed = positions
+                worker.commitSucceeded()
+            }
+        }
+        worker.nowNs += 30_000_000
+    }
+
+    mutating func run() {
+        startWorker()
+        for _ in 0..<plan.steps {
+            switch Int.random(in: 0..<100, using: &random) {
+            case 0..<6: changeMembership()
+            case 6..<14: ship()
+            case 14..<24: send()
+            case 24 where plan.crashes && chance(60): crash()
+            case 25..<32:
+                guard var zombie = zombie.take() else { continue }
+                stepWorker(&zombie, incomingEnd: zombieEnd)
+                if !chance(5) { self.zombie = consume zombie } else { hasZombie = false }
+            default:
+                guard var worker = worker.take() else { continue }
+                stepWorker(&worker, incomingEnd: Int64(incoming.count))
+                self.worker = consume worker
+            }
+        }
+        finish()
+    }
+
+    /// Everything arrives; whoever is alive comes to the end.
+    mutating func finish() {
+        zombie = nil
+        hasZombie = false
+        while shipped < transactions.count { ship() }
+        for _ in 0..<200_000 {
+            guard var worker = worker.take() else { return }
+            let isAtEnd =
+                worker.task.next.incoming == incoming.count && worker.task.next.members == members.count
+                && worker.isQuiet && committed.incoming == incoming.count
+            if !isAtEnd { stepWorker(&worker, incomingEnd: Int64(incoming.count)) }
+            self.worker = consume worker
+            if isAtEnd { return }
+        }
+        Issue.record("the join does not come to the end of the log")
+    }
+}
+
+/// A join as its runner would drive it.
+struct SimulatedWorker: ~Copyable {
+    var table: MembershipTable
+    var task: JoinTask
+    var isFenced = false
+    var nowNs: UInt64 = 1
+    private var output = JoinOutput()
+    private var progress = JoinProgress()
+    private var queues: [String: [(tag: UInt64, record: JoinSimulation.Written)]] = [:]
+    private var unacknowledged: [UInt64] = []
+    private var isTouched = false
+    private(set) var committable: Positions?
+
+    init(setup: JoinSetup, committed: Positions, replayEnd: Int64) {
+        table = MembershipTable(deliveryPartitions: setup.deliveryPartitions, listedMax: 8)
+        task = JoinTask(partition: 0, setup: setup, committed: committed, replayEnd: replayEnd)
+    }
+
+    var isQuiet: Bool { queues.isEmpty && unacknowledged.isEmpty && !isTouched }
+
+    mutating func takeMessage(
+        from log: [(value: [UInt8], ts: Int64)], end: Int64,
+        answering database: [ChatID: (version: Int64, members: [UserID: MemberRow.Role])]?
+    ) {
+        guard task.next.incoming < end else { return }
+        let offset = task.next.incoming
+        let record = log[Int(offset)]
+        let step = task.message(
+            record.value.span, offset: offset, timestampMs: record.ts, nowNs: nowNs, table: table, output: &output)
+        isTouched = true
+        collect()
+        guard step != .done, let question = task.question(nowNs: nowNs) else { return }
+        switch question {
+        case .original(let seq):
+            let value = log[Int(seq)].value
+            let original = try? IncomingMessage(decoding: value.span)
+            let isText = original?.kind == .text
+            task.originalRead(
+                seq: seq, original.flatMap { isText ? .message(chat: $0.chat, from: $0.from) : nil } ?? .none)
+        case .members(let chat):
+            guard let row = database?[chat] else { return task.questionFailed(question, nowNs: nowNs) }
+            task.membersRead(
+                chat, metaVersion: row.version, members: row.members.map { ($0.key, $0.value) }, table: &table)
+        }
+    }
+
+    mutating func takeChange(from log: [JoinSimulation.LogRecord]) {
+        guard !task.isReplaying, task.next.members < log.count else { return }
+        let offset = task.next.members
+        let record = log[Int(offset)]
+        task.members(
+            key: record.key?.span, value: record.value?.span, offset: offset, table: &table, output: &output)
+        isTouched = true
+        collect()
+    }
+
+    private mutating func collect() {
+        for record in output.records {
+            let queue = "\(record.target)/\(record.partition)"
+            let written = JoinSimulation.Written(
+                source: String(decoding: output.bytes[record.source], as: UTF8.self),
+                value: Array(output.bytes[record.value]))
+            queues[queue, default: []].append((progress.tag(), written))
+        }
+        output.removeAll()
+    }
+
+    mutating func closeEpoch() {
+        guard isTouched else { return }
+        progress.close([JoinProgress.Mark(partition: 0, life: 1, positions: task.position)])
+        isTouched = false
+    }
+
+    /// The log takes some of what waits, each partition's records in their order.
+    mutating func writeSome(
+        of percent: Int, into outputs: inout [String: [JoinSimulation.Written]], random: inout SeededGenerator,
+        isLast: Bool
+    ) {
+        for name in queues.keys.sorted() {
+            guard var queue = queues[name] else { continue }
+            let limit = isLast ? queue.count : max(1, queue.count * percent / 100)
+            let count = Int.random(in: 0...limit, using: &random)
+            for entry in queue.prefix(count) {
+                outputs[name, default: []].append(entry.record)
+                unacknowledged.append(entry.tag)
+            }
+            queue.removeFirst(count)
+            queues[name] = queue.isEmpty ? nil : queue
+        }
+    }
+
+    mutating func acknowledgeSome(random: inout SeededGenerator) {
+        let count = Int.random(in: 0...unacknowledged.count, using: &random)
+        for tag in unacknowledged.prefix(count) { progress.acknowledged(tag) }
+        unacknowledged.removeFirst(count)
+    }
+
+    mutating func complete() {
+        progress.complete { committable = $0.positions }
+    }
+
+    mutating func commitSucceeded() {
+        if let committable { task.commitSucceeded(committable) }
+        committable = nil
+    }
+}

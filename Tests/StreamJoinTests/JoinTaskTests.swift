@@ -1,0 +1,345 @@
+import TestSupport
+import Testing
+import Wire
+
+@testable import StreamJoin
+
+/// A task, its table, and what it has written, one record a line.
+private final class Transcript {
+    var table: MembershipTable
+    var task: JoinTask
+    var output = JoinOutput()
+    var nowMs: UInt64 = 1000
+    var lines: [String] = []
+    var deliveries: [Delivered] = []
+
+    init(
+        largeChat: Int = 256, partitions: Int32 = 1, partition: Int32 = 0, committed: Positions = Positions(),
+        replayEnd: Int64 = 0
+    ) {
+        var limits = JoinSetup.Limits()
+        limits.largeChat = largeChat
+        table = MembershipTable(deliveryPartitions: 2, listedMax: max(1024, largeChat + 1))
+        task = JoinTask(
+            partition: partition,
+            setup: JoinSetup(chatPartitions: partitions, deliveryPartitions: 2, limits: limits), committed: committed,
+            replayEnd: replayEnd)
+    }
+
+    func take() {
+        for record in output.records {
+            lines.append(String(decoding: output.bytes[record.value], as: UTF8.self))
+            let source = String(decoding: output.bytes[record.source], as: UTF8.self)
+            let value = Array(output.bytes[record.value])
+            if record.target == .deliveries,
+                let delivery = try? Delivered(partition: record.partition, source: source, value: value.span)
+            {
+                deliveries.append(delivery)
+            }
+        }
+        output.removeAll()
+    }
+
+    func forget() { (lines, deliveries) = ([], []) }
+
+    func send(_ value: [UInt8]?, timestampMs: Int64 = 1) -> JoinStep {
+        let step = task.message(
+            value?.span, offset: task.next.incoming, timestampMs: timestampMs, nowNs: nowMs * 1_000_000, table: table,
+            output: &output)
+        take()
+        return step
+    }
+
+    func change(_ row: (key: [UInt8], value: [UInt8])) {
+        task.members(
+            key: row.key.span, value: row.value.span, offset: task.next.members, table: &table, output: &output)
+        take()
+    }
+
+    func commit() { task.commitSucceeded(task.position) }
+
+    /// The members come in one transaction, and are committed.
+    func create(_ chat: ChatID, _ users: [UserID], version: Int64 = 1, admins: Set<UserID> = []) {
+        change(Rows.chat(chat, "c", version: 0, tx: version))
+        for user in users {
+            change(Rows.member(chat, user, "c", role: admins.contains(user) ? "admin" : "member", tx: version))
+        }
+        change(Rows.chat(chat, "u", version: version, tx: version))
+        commit()
+        forget()
+    }
+
+    func contains(_ text: String) -> Bool { lines.contains { $0.contains(text) } }
+}
+
+@Suite struct JoinTaskTests {
+    let chat = ChatID.random()
+    let users = (0..<6).map { _ in UserID.random() }
+
+    @Test func `a repeat is answered with the first seq, on the sender's device alone`() throws {
+        let join = Transcript()
+        join.create(chat, users)
+        let (id, device) = (MessageID.random(), DeviceID.random())
+        let message = IncomingMessage.text("a", from: users[0], in: chat, id: id, device: device)
+        #expect(join.send(message, timestampMs: 50) == .done)
+        join.forget()
+        #expect(join.send(message, timestampMs: 60) == .done)
+        #expect(
+            join.lines == [
+                #"{"to":["\#(users[0])"],"device":"\#(device)","event":{"type":"sent","id":"\#(id)","chat":"\#(chat)","seq":0,"ts":50,"repeat":true}}"#
+            ])
+        #expect(join.task.counts.already == 1 && join.task.counts.accepted == 1)
+    }
+
+    @Test func `strangers and unknown chats are refused alike`() {
+        let join = Transcript()
+        join.create(chat, users)
+        for (from, chat) in [(UserID.random(), chat), (users[0], ChatID.random())] {
+            join.forget()
+            #expect(join.send(IncomingMessage.text("a", from: from, in: chat)) == .done)
+            #expect(join.lines.count == 2)
+            #expect(join.lines[0].hasPrefix(#"{"reason":"not_member""#))
+            #expect(join.contains(#""code":"not_member""#))
+        }
+    }
+
+    @Test func `garbage goes to chat.rejected and the next message is joined`() {
+        let join = Transcript(partitions: 2, partition: ChatID(chat.uuid).partition(count: 2))
+        join.create(chat, users)
+        var other = ChatID.random()
+        while other.partition(count: 2) == join.task.partition { other = .random() }
+        let bad: [[UInt8]?] = [
+            nil, [], [0xff, 0xfe], [UInt8]("{}".utf8), [UInt8](#"{"id":1}"#.utf8),
+            [UInt8](String(repeating: "[", count: 100_000).utf8),
+            IncomingMessage.text("a", from: users[0], in: other),
+        ]
+        for value in bad { #expect(join.send(value) == .done) }
+        #expect(join.lines.count == bad.count)
+        #expect(join.lines.allSatisfy { $0.hasPrefix(#"{"reason":""#) && $0.utf8.count < 70_000 })
+        for line in join.lines {
+            var reader = JSONReader(line.utf8.span)
+            #expect(throws: Never.self) {
+                try reader.skipValue()
+                try reader.finish()
+            }
+        }
+        #expect(join.send(IncomingMessage.text("a", from: users[0], in: chat)) == .done)
+        #expect(join.task.counts.accepted == 1)
+        // The same for the other topics.
+        let rejected = join.task.counts.rejected
+        join.change((key: [], value: [UInt8]("nonsense".utf8)))
+        join.task.signal([UInt8]("nonsense".utf8).span, offset: 0, table: join.table, output: &join.output)
+        #expect(join.task.counts.rejected == rejected + 2)
+    }
+
+    @Test func `a message waits for the membership its sender has seen`() {
+        let join = Transcript()
+        join.create(chat, users)
+        let late = UserID.random()
+        let message = IncomingMessage.text("a", from: late, in: chat, metaVersion: 2)
+        let waiting = JoinStep.waiting(.membership(chat, metaVersion: 2))
+        #expect(join.send(message) == waiting)
+        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == nil)
+        join.change(Rows.member(chat, late, "c", tx: 2))
+        #expect(join.lines.isEmpty, "the change waits for its version")
+        #expect(join.send(message) == waiting)
+        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        #expect(join.contains(#""change":"added","meta_version":2"#))
+        // And for the commit of what it is joined against.
+        #expect(join.send(message) == .waiting(.commit))
+        join.commit()
+        join.forget()
+        #expect(join.send(message) == .done)
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users + [late]))
+    }
+
+    @Test func `after 250 ms Postgres is asked, and its answer holds until the log has come as far`() {
+        let join = Transcript()
+        join.create(chat, users)
+        let late = UserID.random()
+        let message = IncomingMessage.text("a", from: late, in: chat, metaVersion: 3)
+        _ = join.send(message)
+        join.nowMs += 250
+        let question = join.task.question(nowNs: join.nowMs * 1_000_000)
+        #expect(question == .members(chat))
+        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == nil, "asked once")
+        join.task.questionFailed(.members(chat), nowNs: join.nowMs * 1_000_000)
+        join.nowMs += 250
+        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == .members(chat))
+        join.task.membersRead(
+            chat, metaVersion: 3, members: [(late, .member), (users[1], .member)], table: &join.table)
+        #expect(join.send(message) == .done)
+        #expect(Set(join.deliveries.flatMap(\.to)) == [late, users[1]])
+        #expect(join.table.shadowCount == 1)
+        join.change(Rows.chat(chat, "u", version: 3, tx: 9))
+        #expect(join.table.shadowCount == 0)
+    }
+
+    @Test func `a version that never was is not waited for once Postgres has answered`() {
+        let join = Transcript()
+        join.create(chat, users)
+        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 99)
+        _ = join.send(message)
+        join.nowMs += 300
+        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == .members(chat))
+        join.task.membersRead(chat, metaVersion: 1, members: [], table: &join.table)
+        #expect(join.send(message) == .done)
+        #expect(join.task.counts.accepted == 1 && join.deliveries.flatMap(\.to).count == 6)
+    }
+
+    @Test func `what cannot be checked in time is refused, and the partition goes on`() {
+        let join = Transcript()
+        join.create(chat, users)
+        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 9)
+        _ = join.send(message)
+        join.nowMs += 29_999
+        #expect(join.send(message) != .done)
+        join.nowMs += 1
+        #expect(join.task.deadlineNs.map { $0 <= join.nowMs * 1_000_000 } == true)
+        #expect(join.send(message) == .done)
+        #expect(join.contains(#""code":"unavailable""#))
+        #expect(join.send(IncomingMessage.text("b", from: users[0], in: chat)) == .done)
+        #expect(join.task.counts.accepted == 1)
+    }
+
+    @Test func `only its sender edits a message, and only the sender or an admin deletes it`() {
+        let join = Transcript()
+        join.create(chat, users, admins: [users[5]])
+        #expect(join.send(IncomingMessage.text("a", from: users[0], in: chat)) == .done)
+        let cases: [(String, Int64, UserID, String?)] = [
+            ("edit", 0, users[0], nil), ("delete", 0, users[0], nil), ("delete", 0, users[5], nil),
+            ("edit", 0, users[5], "not_allowed"), ("edit", 0, users[1], "not_allowed"),
+            ("delete", 0, users[1], "not_allowed"), ("edit", 1, users[0], "unknown_message"),
+            ("edit", 999, users[0], "unknown_message"), ("delete", -1, users[0], "unknown_message"),
+        ]
+        for (kind, target, from, code) in cases {
+            join.forget()
+            #expect(join.send(IncomingMessage.change(kind, target, from: from, in: chat)) == .done)
+            if let code {
+                #expect(join.contains(#""code":"\#(code)""#), "\(kind) \(target)")
+            } else {
+                #expect(join.contains(#""kind":"\#(kind)""#) && join.contains(#""target":\#(target)"#))
+            }
+        }
+    }
+
+    @Test func `the author of an old message is asked for, once`() {
+        let join = Transcript(committed: Positions(incoming: 1000, members: 0, signals: 0), replayEnd: 1000)
+        join.create(chat, users)
+        let edit = IncomingMessage.change("edit", 7, from: users[0], in: chat)
+        #expect(join.send(edit) == .waiting(.original(seq: 7)))
+        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == .original(seq: 7))
+        join.task.originalRead(seq: 7, .message(chat: chat, from: users[0]))
+        #expect(join.send(edit) == .done)
+        #expect(join.task.counts.accepted == 1)
+        let elsewhere = IncomingMessage.change("edit", 8, from: users[0], in: chat)
+        _ = join.send(elsewhere)
+        join.task.originalRead(seq: 8, .message(chat: .random(), from: users[0]))
+        #expect(join.send(elsewhere) == .done)
+        #expect(join.contains(#""code":"unknown_message""#))
+    }
+
+    @Test func `time never runs backwards along a partition`() throws {
+        let join = Transcript()
+        join.create(chat, users)
+        var last: Int64 = 0
+        for timestamp in [100, 90, 120, 119, 120, 300] as [Int64] {
+            join.forget()
+            _ = join.send(IncomingMessage.text("a", from: users[0], in: chat), timestampMs: timestamp)
+            let accepted = try AcceptedMessage(decoding: join.lines[0].utf8.span)
+            #expect(accepted.ts == max(last, timestamp))
+            last = accepted.ts
+        }
+    }
+
+    @Test func `a chat that grows over the limit lists its members once more, and then none`() throws {
+        let join = Transcript(largeChat: 5)
+        join.create(chat, Array(users.prefix(5)))
+        _ = join.send(IncomingMessage.text("small", from: users[0], in: chat))
+        #expect(join.deliveries.flatMap(\.to).count == 5)
+        join.forget()
+        join.change(Rows.member(chat, users[5], "c", tx: 2))
+        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
+        #expect(join.deliveries.allSatisfy { $0.record.contains(#""enter":"\#(chat)""#) })
+        join.commit()
+        join.forget()
+        _ = join.send(IncomingMessage.text("large", from: users[0], in: chat))
+        #expect(join.deliveries.map(\.partition) == [0, 1])
+        #expect(join.deliveries.allSatisfy { $0.largeChat == chat && $0.to.isEmpty })
+        join.forget()
+        // Beyond the limit only the one concerned is told.
+        let seventh = UserID.random()
+        join.change(Rows.member(chat, seventh, "c", tx: 3))
+        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        #expect(join.deliveries.map(\.to) == [[seventh]] && join.contains(#""enter":"#))
+        join.forget()
+        join.change(Rows.member(chat, seventh, "d", tx: 4))
+        join.change(Rows.chat(chat, "u", version: 4, tx: 4))
+        #expect(join.deliveries.map(\.to) == [[seventh]] && join.contains(#""leave":"#))
+        join.forget()
+        join.change(Rows.member(chat, users[5], "d", tx: 5))
+        join.change(Rows.chat(chat, "u", version: 5, tx: 5))
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
+        #expect(join.deliveries.allSatisfy { $0.record.contains(#""leave":"\#(chat)""#) })
+    }
+
+    @Test func `signals reach the others in small chats, and nobody in large ones`() {
+        func signal(_ kind: Signal.Kind, from user: UserID, in chat: ChatID) -> [UInt8] {
+            var json = JSONWriter()
+            Signal(chat: chat, from: user, device: .random(), kind: kind, seq: 1, ts: 1).write(to: &json)
+            return json.bytes
+        }
+        let join = Transcript(largeChat: 5)
+        let large = ChatID.random()
+        join.create(chat, Array(users.prefix(4)))
+        join.create(large, users, version: 2)
+        var offset: Int64 = 0
+        func send(_ join: Transcript, _ value: [UInt8]) -> Set<UserID> {
+            join.forget()
+            join.task.signal(value.span, offset: offset, table: join.table, output: &join.output)
+            join.take()
+            offset += 1
+            return Set(join.deliveries.flatMap(\.to))
+        }
+        #expect(send(join, signal(.typing, from: users[0], in: chat)) == Set(users[1...3]))
+        #expect(join.contains(#"{"type":"typing""#))
+        #expect(send(join, signal(.delivered, from: users[0], in: chat)) == Set(users[1...3]))
+        #expect(send(join, signal(.read, from: users[0], in: chat)) == Set(users[0...3]), "one's other devices too")
+        #expect(join.contains(#""type":"receipt""#) && join.contains(#""kind":"read","seq":1"#))
+        #expect(send(join, signal(.read, from: users[0], in: large)) == [])
+        #expect(send(join, signal(.read, from: users[5], in: chat)) == [])
+    }
+
+    @Test func `a chat of 100,000 members costs a message one record a partition`() {
+        let join = Transcript()
+        let members = (0..<100_000).map { _ in UserID.random() }
+        join.task = JoinTask(
+            partition: 0, setup: JoinSetup(chatPartitions: 1, deliveryPartitions: 2), committed: Positions(),
+            replayEnd: 0)
+        for user in members { join.table.put(user, in: chat, role: .member) }
+        join.table.setChat(chat, metaVersion: 1)
+        #expect(join.send(IncomingMessage.text("a", from: members[777], in: chat, metaVersion: 1)) == .done)
+        #expect(join.lines.count == 3 && join.deliveries.allSatisfy { $0.largeChat == chat })
+        #expect(join.send(IncomingMessage.text("a", from: .random(), in: chat, metaVersion: 1)) == .done)
+        #expect(join.contains("not_member"))
+    }
+
+    @Test func `what CDC repeats after a restart changes nothing and is told nobody`() {
+        let join = Transcript()
+        join.create(chat, Array(users.prefix(5)))
+        let history = [
+            Rows.member(chat, users[5], "c", tx: 2), Rows.chat(chat, "u", version: 2, tx: 2),
+            Rows.member(chat, users[5], "d", tx: 3), Rows.chat(chat, "u", version: 3, tx: 3),
+        ]
+        for row in history { join.change(row) }
+        #expect(join.task.counts.memberEvents == 2 + 5)
+        join.forget()
+        for row in history {
+            join.change(row)
+            let found = join.table.find(chat).flatMap { join.table.member(users[5], of: $0) }
+            #expect(found == nil, "nobody is a member again for a moment")
+        }
+        #expect(join.lines.isEmpty)
+    }
+}

@@ -1,0 +1,139 @@
+import Foundation
+import Testing
+
+/// The rules of ARCHITECTURE.md that a compiler does not check, held by reading the sources.
+@Suite struct TidyTests {
+    /// What each target may import beside the standard library. The order is that of the layers.
+    static let imports: [String: Set<String>] = {
+        let ground: Set = ["Wire", "Runtime", "System"]
+        let clients: Set = ["KafkaClient", "PostgresClient", "Store"]
+        let stage = ground.union(clients)
+        return [
+            "Wire": [],
+            "Runtime": [],
+            "System": ["Runtime", "COpenSSL", "CCompression", "CLinux", "Glibc"],
+            "KafkaClient": ground.union(["CRdKafka", "Glibc"]),
+            "PostgresClient": ground.union(["CPostgres", "Glibc"]),
+            "HTTPClient": ground.union(["CCurl", "Glibc"]),
+            "WebSocket": ground,
+            "PushLink": ground,
+            "Store": ground.union(["PostgresClient"]),
+            "Ingest": stage.union(["WebSocket", "PushLink"]),
+            "CDC": stage,
+            "StreamJoin": stage,
+            "Delivery": stage.union(["PushLink"]),
+            "History": stage,
+            "Push": stage.union(["HTTPClient"]),
+            "Lag": stage.union(["WebSocket"]),
+            "Broker": ground,
+            "Bench": stage.union(["WebSocket", "PushLink", "HTTPClient"]),
+            "OneMachine": stage.union(["HTTPClient"]),
+        ]
+    }()
+
+    /// Layers 0, 2 and 3: where C and unsafe code may be.
+    static let mayBeUnsafe: Set = [
+        "System", "KafkaClient", "PostgresClient", "HTTPClient", "WebSocket", "PushLink",
+    ]
+
+    /// Types whose thread-safety the compiler cannot see, each with a comment at its declaration that says why it holds.
+    static let uncheckedSendable: Set = ["LoopBound", "TLSHandle", "PublicKey", "PrivateKey", "Ending"]
+
+    static let standard: Set = ["Synchronization"]
+
+    @Test func `a target imports only lower layers`() throws {
+        for file in try Source.all(under: "Sources") where file.target != "fanout" {
+            let allowed = try #require(Self.imports[file.target], "\(file.target) has no row in the layer table")
+            for module in file.imports where !allowed.union(Self.standard).contains(module) {
+                Issue.record("\(file.path) imports \(module)")
+            }
+        }
+    }
+
+    @Test func `C and unsafe code stay in the layers that may hold them`() throws {
+        for file in try Source.all(under: "Sources") where !Self.mayBeUnsafe.contains(file.target) {
+            for (number, line) in file.code
+            where line.contains(/\bunsafe\b|\bUnsafe|@_silgen_name|nonisolated\(unsafe\)/) {
+                Issue.record("\(file.path):\(number): unsafe code")
+            }
+        }
+    }
+
+    @Test func `unchecked Sendable is on the list and explained`() throws {
+        for file in try Source.all(under: "Sources") {
+            for (number, line) in file.code where line.contains("@unchecked Sendable") {
+                let name = line.firstMatch(of: /(?:class|struct|extension)\s+([A-Za-z.]+)/).map { String($0.1) } ?? "?"
+                if !Self.uncheckedSendable.contains(name) {
+                    Issue.record("\(file.path):\(number): \(name) is @unchecked Sendable and not on the list")
+                }
+            }
+        }
+    }
+
+    @Test func `nothing can crash the process but a broken invariant`() throws {
+        for file in try Source.all(under: "Sources") {
+            for (number, line) in file.code where line.contains(/\bfatalError\((?:"|\))|\btry!|\bas!|\bFoundation\b/) {
+                Issue.record("\(file.path):\(number): \(line.trimmingCharacters(in: .whitespaces))")
+            }
+        }
+    }
+
+    @Test func `tests wait for events, not for time`() throws {
+        for file in try Source.all(under: "Tests") where !["TidyTests", "TestSupport"].contains(file.target) {
+            for (number, line) in file.code where line.contains(/\bu?sleep\(|\bThread\.sleep|\bTask\.sleep/) {
+                Issue.record("\(file.path):\(number): \(line.trimmingCharacters(in: .whitespaces))")
+            }
+        }
+    }
+
+    @Test func `a file holds one idea`() throws {
+        for file in try Source.all(under: "Sources") + Source.all(under: "Tests") where file.lines.count > 600 {
+            Issue.record("\(file.path) has \(file.lines.count) lines")
+        }
+    }
+
+    @Test func `nothing is left for later`() throws {
+        for file in try Source.all(under: "Sources") {
+            for (number, line) in zip(1..., file.lines) where line.contains(/\b(?:TODO|FIXME|XXX)\b/) {
+                Issue.record("\(file.path):\(number): \(line)")
+            }
+        }
+    }
+}
+
+private struct Source {
+    let path: String
+    let target: String
+    let lines: [String]
+
+    static func all(under directory: String) throws -> [Source] {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let files = try #require(FileManager.default.enumerator(atPath: root.appending(path: directory).path))
+        let sources = try files.compactMap { $0 as? String }.filter { $0.hasSuffix(".swift") }.map { path in
+            let text = try String(contentsOf: root.appending(path: "\(directory)/\(path)"), encoding: .utf8)
+            return Source(
+                path: "\(directory)/\(path)", target: String(path.prefix { $0 != "/" }),
+                lines: text.components(separatedBy: "\n"))
+        }
+        try #require(!sources.isEmpty, "no sources under \(directory)")
+        return sources
+    }
+
+    /// Numbered lines without comments.
+    var code: [(Int, String)] {
+        zip(1..., lines).map { number, line in
+            (number, line.range(of: "//").map { String(line[..<$0.lowerBound]) } ?? line)
+        }
+    }
+
+    var imports: [String] {
+        code.compactMap { _, line in
+            line.firstMatch(
+                of:
+                    /^\s*(?:@\w+\s+)*(?:public |package |internal )?import (?:(?:struct|class|enum|func|protocol|typealias) )?(\w+)/
+            )
+            .map { String($0.1) }
+        }
+    }
+}

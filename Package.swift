@@ -94,7 +94,7 @@ let package = Package(
         tests("Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py"]),
         tests("Lag", ground + clients + ["Lag", "fanout"]),
         tests("Bench", ground + clients + ["Bench", "WebSocket"]),
-        tests("OneMachine", ground + clients + ["OneMachine", "fanout"]),
+        tests("OneMachine", ground + clients + ["HTTPClient", "Lag", "OneMachine", "fanout"]),
         .testTarget(
             name: "BrokerTests", dependencies: ground + clients + ["Broker", "fanout", "TestSupport"],
             exclude: ["Interop/interop.py"], swiftSettings: strict),

@@ -71,7 +71,7 @@ public final class OneMachine {
         try pipeline.prepare()
         let demo = try DemoUsers.load(pipeline: pipeline, directory: directory.path)
         for service in pipeline.stages { try supervisor.supervise(service) }
-        try waitUntilReady(ports)
+        try waitUntilReady(ports, token: demo.users[0].token)
         let tookMs = Int((clock.monotonicNs - startedNs) / 1_000_000)
         _ = Output.standard(
             StatusScreen(
@@ -111,23 +111,16 @@ public final class OneMachine {
     }
 
     /// Asks the chat server until it says that it can carry messages.
-    private func waitUntilReady(_ ports: Ports) throws {
+    private func waitUntilReady(_ ports: Ports, token: String) throws {
         let client = try HTTPClient(loop: loop)
         defer { client.close() }
+        let probe = ReadinessProbe(chatPort: ports.chat, token: token, client: client)
         let deadline = clock.monotonicNs + 60_000_000_000
-        var isReady = false
-        var isAsking = false
-        while !isReady {
+        while !probe.isReady {
             guard clock.monotonicNs < deadline else {
                 throw OneMachineError(.notReady, "the chat server is not ready after 60 s; its log lines above say why")
             }
-            if !isAsking {
-                isAsking = true
-                client.send(HTTPRequest("GET", "http://127.0.0.1:\(ports.chat)/readyz")) { result in
-                    if case .success(let response) = result, response.status == 200 { isReady = true }
-                    isAsking = false
-                }
-            }
+            probe.ask()
             loop.runOnce(timeoutMs: 20)
         }
     }

@@ -125,6 +125,9 @@ export class FanoutClient extends Emitter {
     #askedAt = 0;
     #catchUp = { since: 0, events: 0, resumed: false };
 
+    /** Ends what the client hears of the page. */
+    #ears = new AbortController();
+
     /** @param {Options} options */
     constructor(options) {
         super();
@@ -137,9 +140,10 @@ export class FanoutClient extends Emitter {
         this.key = options.storeKey ?? `fanout:${options.device}`;
         this.#cursor = this.store.getItem(`${this.key}:cursor`) ?? undefined;
         this.#loadOutbox();
-        globalThis.addEventListener?.('online', () => this.retryNow());
-        globalThis.addEventListener?.('pagehide', (event) => this.#leave(event));
-        globalThis.addEventListener?.('pageshow', (event) => event.persisted && this.retryNow());
+        const { signal } = this.#ears;
+        globalThis.addEventListener?.('online', () => this.retryNow(), { signal });
+        globalThis.addEventListener?.('pagehide', (event) => this.#leave(event), { signal });
+        globalThis.addEventListener?.('pageshow', (event) => event.persisted && this.retryNow(), { signal });
     }
 
     get state() { return this.#state; }
@@ -151,6 +155,7 @@ export class FanoutClient extends Emitter {
 
     /** Connects, and stays connected until `close()` or a final close code. */
     connect() {
+        if (this.#ears.signal.aborted) throw new FanoutError('destroyed', 'this client was destroyed; make a new one');
         if (this.#wanted) return;
         this.#wanted = true;
         this.#attempt = 0;
@@ -163,6 +168,13 @@ export class FanoutClient extends Emitter {
         this.#wanted = false;
         this.#drop(1000, 'closed by the application');
         this.#enter({ name: 'closed', code: 1000, reason: 'closed by the application' });
+    }
+
+    /** Closes for good and lets go of the page: for clients that come and go within one. What is not acknowledged stays in
+     * the store, for the next client of this device. */
+    destroy() {
+        this.close();
+        this.#ears.abort();
     }
 
     /** Ends the waiting for the next attempt. */

@@ -6,8 +6,9 @@ import Testing
     static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
 
-    @Test func `the client library and the operations page pass their own tests`() throws {
-        let (status, text) = try Self.run(["node", "--test", "web/tests/client.test.mjs", "web/tests/metrics.test.mjs"])
+    @Test func `the client library and the pages pass their own tests`() throws {
+        let tests = ["client", "metrics", "model", "types"].map { "web/tests/\($0).test.mjs" }
+        let (status, text) = try Self.run(["node", "--test"] + tests)
         #expect(status == 0, "\(text)")
         #expect(text.contains(/# pass [1-9]/), "\(text)")
     }

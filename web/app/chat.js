@@ -46,11 +46,9 @@ export class ChatView {
         const chat = this.#chat;
         $('open').hidden = !chat;
         $('nothing-open').hidden = Boolean(chat);
-        if (!chat) {
-            this.#shown = undefined;
-            return;
-        }
-        const isOther = this.#shown !== chat.id;
+        const isOther = this.#shown !== chat?.id;
+        if (isOther) this.#leave();
+        if (!chat) return;
         if (isOther) this.#turnTo(chat);
         this.#drawHead(chat);
         if (what === 'presence') return;
@@ -69,13 +67,18 @@ export class ChatView {
         if (!chat.isLoading && !chat.isComplete && chat.isLoaded) this.#scrolled();
     }
 
-    #turnTo(chat) {
+    /** What was being written stays with its conversation; an edit that was not sent is no draft. */
+    #leave() {
+        this.cancel();
         if (this.#shown) this.#drafts.set(this.#shown, this.text.value);
+        this.#shown = undefined;
+    }
+
+    #turnTo(chat) {
         this.#shown = chat.id;
         this.#sticks = true;
         this.#below = 0;
         this.list.replaceChildren();
-        this.cancel();
         this.text.value = this.#drafts.get(chat.id) ?? '';
         this.#grow();
         if (matchMedia('(hover: hover)').matches) this.text.focus();
@@ -231,7 +234,6 @@ export class ChatView {
         if (!text || !chat || chat.isGone) return;
         const context = this.#context;
         this.text.value = '';
-        this.#grow();
         this.cancel();
         if (context?.kind === 'edit') {
             if (text !== context.message.text) this.model.client.edit(chat.id, context.message.seq, text);
@@ -258,7 +260,9 @@ export class ChatView {
     }
 
     #setContext(kind, message) {
-        this.#context = { kind, message };
+        this.cancel();
+        // An edit needs the field: what was being written in it waits until the edit is over.
+        this.#context = { kind, message, draft: this.text.value };
         const [title, line] = $('context').querySelectorAll('strong, span');
         title.textContent = kind === 'edit' ? 'Edit message' : `Reply to ${this.model.name(message.from)}`;
         line.textContent = message.text;
@@ -273,7 +277,7 @@ export class ChatView {
         const was = this.#context;
         this.#context = undefined;
         $('context').hidden = true;
-        if (was?.kind === 'edit') this.text.value = '';
+        if (was?.kind === 'edit') this.text.value = was.draft;
         this.#grow();
         return was !== undefined;
     }

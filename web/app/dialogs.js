@@ -24,6 +24,25 @@ async function attempt(run) {
     }
 }
 
+/** A field for whoever is not in the list: finds the person of an id and gives it to `take`. */
+function byID(model, take) {
+    const field = h('input.grow', { placeholder: 'Add by user id', 'aria-label': 'User id', autocomplete: 'off', spellcheck: 'false' });
+    const add = async () => {
+        const found = await attempt(() => model.api.user(field.value.trim()));
+        if (!found) return;
+        model.names.set(found.user, found.name);
+        field.value = '';
+        take(found);
+    };
+    field.onkeydown = (event) => {
+        if (event.key !== 'Enter') return;
+        // Not the dialog's own button, which Enter would press.
+        event.preventDefault();
+        add();
+    };
+    return h('div.row', {}, field, h('button.small', { type: 'button', 'data-add-id': '', onclick: add }, 'Add'));
+}
+
 /** One person chosen: a direct chat. Several, or a title: a group. */
 export function newChatDialog(model, go) {
     const chosen = new Set();
@@ -45,15 +64,14 @@ export function newChatDialog(model, go) {
         button.textContent = isGroup ? `Create group of ${chosen.size + 1}` : 'Start';
     };
     title.oninput = update;
-    const other = h('input', { placeholder: 'Add by user id', 'aria-label': 'User id', autocomplete: 'off', pattern: '[0-9a-f\\-]{36}' });
     const people = h('ul.people', {}, model.people.map(row));
-    const add = async () => {
-        const found = await attempt(() => model.api.user(other.value.trim()));
-        if (!found) return;
-        model.names.set(found.user, found.name);
-        people.prepend(row(found));
-        people.querySelector('button').click();
-        other.value = '';
+    const add = (found) => {
+        let entry = people.querySelector(`[data-user="${found.user}"]`);
+        if (!entry) {
+            people.prepend(row(found));
+            entry = people.querySelector('button');
+        }
+        if (!chosen.has(found.user)) entry.click();
     };
     const form = h('form', {
         method: 'dialog', onsubmit: async (event) => {
@@ -73,7 +91,7 @@ export function newChatDialog(model, go) {
     },
     h('h2', { id: 'dialog-title' }, 'New conversation'),
     people,
-    h('div.row', {}, other, h('button.small', { type: 'button', onclick: add }, 'Add')),
+    byID(model, add),
     title,
     h('div.row.end', {}, h('button.small', { type: 'button', onclick: close }, 'Cancel'), button));
     show(form);
@@ -99,9 +117,13 @@ export function groupDialog(model, id, go) {
         isAdmin && user !== model.me.user && !chat.isGone
             ? h('button.small.danger', { 'aria-label': `Remove ${model.name(user)}`, 'data-remove': user, onclick: () => redraw(() => model.api.removeMember(id, user)) }, 'Remove') : null));
     const absent = model.people.filter(({ user }) => !chat.members.has(user));
-    const adding = isAdmin && absent.length && !chat.isGone ? h('div.row', {},
-        h('select.grow', { 'aria-label': 'Person to add' }, absent.map(({ user, name }) => h('option', { value: user }, name))),
-        h('button.small', { 'data-add': '', onclick: (event) => redraw(() => model.api.addMember(id, event.target.previousSibling.value)) }, 'Add')) : null;
+    const add = (user) => chat.members.has(user) ? toast(`${model.name(user)} is a member already`)
+        : redraw(() => model.api.addMember(id, user));
+    const adding = !isAdmin || chat.isGone ? null : [
+        absent.length ? h('div.row', {},
+            h('select.grow', { 'aria-label': 'Person to add' }, absent.map(({ user, name }) => h('option', { value: user }, name))),
+            h('button.small', { 'data-add': '', onclick: (event) => add(event.target.previousSibling.value) }, 'Add')) : null,
+        byID(model, ({ user }) => add(user))];
     const leave = async () => {
         if (!await attempt(() => model.api.removeMember(id, model.me.user))) return;
         close();

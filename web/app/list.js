@@ -41,18 +41,19 @@ export class ConversationList {
         const { model } = this;
         const isOnline = model.presence.get(chat.peer)?.status === 'online';
         const typing = [...chat.typing.keys()][0];
-        const preview = typing
-            ? h('span.preview.typing', {}, chat.kind === 'direct' ? 'typing…' : `${model.name(typing)} is typing…`)
-            : h('span.preview', {}, chat.isGone ? 'You are no longer a member' : chat.preview || (chat.kind === 'group' ? 'New group' : 'Say hello'));
+        const preview = typing ? chat.kind === 'direct' ? 'typing…' : `${model.name(typing)} is typing…`
+            : chat.isGone ? 'You are no longer a member' : chat.preview || (chat.kind === 'group' ? 'New group' : 'Say hello');
+        const when = chat.lastTs ? shortWhen(chat.lastTs) : undefined;
         const isUnread = chat.unread > 0;
+        const name = [title, isOnline && 'online', isUnread && `${chat.unread} unread`, preview, when].filter(Boolean).join(', ');
         return h('li', {}, h('button.conversation', {
             onclick: () => this.go(chat.id), 'aria-current': String(chat.id === model.open), 'data-chat': chat.id,
-            'aria-label': `${title}${isUnread ? `, ${chat.unread} unread` : ''}`,
+            'aria-label': name,
         },
         avatar(chat.peer ?? chat.id, title, { online: isOnline, group: chat.kind === 'group' }),
         h('span.grow', {},
-            h('span.line', {}, h('span.name', {}, title), chat.lastTs ? h('time', {}, shortWhen(chat.lastTs)) : null),
-            h('span.line', {}, preview, isUnread ? h('span.badge', {}, chat.unread > 99 ? '99+' : String(chat.unread)) : null))));
+            h('span.line', {}, h('span.name', {}, title), when ? h('time', {}, when) : null),
+            h('span.line', {}, h(typing ? 'span.preview.typing' : 'span.preview', {}, preview), isUnread ? h('span.badge', {}, chat.unread > 99 ? '99+' : String(chat.unread)) : null))));
     }
 
     #walk(event) {

@@ -7,6 +7,7 @@ import { ConversationList } from './list.js';
 import { ChatView } from './chat.js';
 import { Inspector } from './inspector.js';
 import { groupDialog, newChatDialog } from './dialogs.js';
+import { popupMenu } from './menu.js';
 
 /** Each tab is a device: what is kept here survives a reload and is not shared with other tabs. */
 const tab = sessionStorage;
@@ -108,29 +109,23 @@ function start(me, people) {
     showConnection(client, model, view);
 
     // MARK: menu
-    const menu = (shown) => {
-        $('menu-items').hidden = !shown;
-        $('menu').setAttribute('aria-expanded', String(shown));
-        if (shown) $('menu-items').querySelector('button').focus();
-    };
-    $('menu').onclick = (event) => { event.stopPropagation(); menu($('menu-items').hidden); };
-    document.addEventListener('click', () => menu(false));
-    $('menu-items').onclick = (event) => {
-        const act = {
-            theme: () => setTheme(isDark() ? 'light' : 'dark', true),
-            tab: () => window.open(`/?user=${me.user}`, '_blank', 'noopener'),
-            inspector: () => inspector.toggle(true),
-            logout: () => { client.close(); tab.removeItem('fanout:login'); location.href = '/'; },
-        }[event.target.dataset.do];
-        act?.();
-    };
+    const closeMenu = popupMenu($('menu'), $('menu-items'), {
+        theme: () => setTheme(isDark() ? 'light' : 'dark', true),
+        tab: () => window.open(`/?user=${me.user}`, '_blank', 'noopener'),
+        inspector: () => inspector.toggle(true),
+        logout: () => { client.destroy(); tab.removeItem('fanout:login'); location.href = '/'; },
+    });
     $('connection').onclick = $('show-inspector').onclick = () => inspector.toggle();
 
     // MARK: keys
+    // Followed as a link it would change the address, and with it what is open.
+    $('skip').onclick = (event) => {
+        event.preventDefault();
+        $(model.open ? 'composer-text' : 'search').focus();
+    };
     document.addEventListener('keydown', (event) => {
         if (event.key === 'Escape') {
-            if (!$('menu-items').hidden) { menu(false); $('menu').focus(); }
-            else if (!$('dialog').open && !view.cancel() && model.open) go(undefined);
+            if (!closeMenu() && !$('dialog').open && !view.cancel() && model.open) go(undefined);
         } else if ((event.ctrlKey || event.metaKey) && event.key === 'k') {
             event.preventDefault();
             $('search').focus();

@@ -275,6 +275,8 @@ export class Chat {
     /** By seq. */
     messages = [];
     bySeq = new Map();
+    /** id → seq */
+    seqs = new Map();
     /** id → the frame as sent, in order */
     pending = new Map();
     /** user → timer */
@@ -294,7 +296,8 @@ export class Chat {
             this.lastSeq = row.last_seq ?? -1;
             this.lastTs = row.last_ts ?? this.lastTs;
             this.preview = row.last_preview ?? this.preview;
-            this.unread = row.unread ?? this.unread;
+            // The answer may be older than what was read here: then it counts as unread what is not.
+            this.unread = Math.min(row.unread ?? this.unread, Math.max(0, this.lastSeq - this.readSeq));
         }
         if (row.created_at && !this.lastTs) this.lastTs = row.created_at;
         if (row.members) {
@@ -319,6 +322,8 @@ export class Chat {
             if (message.kind === 'text') this.preview = message.text ?? '';
         }
         if (this.bySeq.has(message.seq)) return;
+        this.#displace(message.id);
+        this.seqs.set(message.id, message.seq);
         this.bySeq.set(message.seq, message);
         if (message.kind !== 'text') return this.#amend(message);
         let index = this.messages.length;
@@ -326,6 +331,14 @@ export class Chat {
         this.messages.splice(index, 0, message);
         // An edit may have come before what it edits: pages go backwards.
         for (const other of this.bySeq.values()) if (other.target === message.seq) this.#amend(other);
+    }
+
+    /** `sent` may have told the place of a repeat; the message itself tells its own. */
+    #displace(id) {
+        const seq = this.seqs.get(id);
+        if (seq === undefined) return;
+        this.bySeq.delete(seq);
+        this.messages = this.messages.filter((message) => message.seq !== seq);
     }
 
     #amend({ kind, target, text, seq }) {
@@ -364,6 +377,6 @@ export class Chat {
 
     /** The place was lost: what is here may have holes. */
     forget() {
-        Object.assign(this, { messages: [], bySeq: new Map(), notes: [], lastSeq: -1, isLoaded: false, isComplete: false });
+        Object.assign(this, { messages: [], bySeq: new Map(), seqs: new Map(), notes: [], lastSeq: -1, isLoaded: false, isComplete: false });
     }
 }

@@ -34,7 +34,7 @@ $('token-form').onsubmit = (event) => {
 };
 begin(tokenOfAddress() ?? sessionStorage.getItem('fanout:ops'));
 
-/** `/ops#token=…`, as `fanout up` prints it: what stands after # is never sent to a server. It is taken out of the address. */
+/** `/ops#token=…`, for bookmarks and scripts: what stands after # is never sent to a server. It is taken out of the address. */
 function tokenOfAddress() {
     const token = /^#token=(.+)$/.exec(location.hash)?.[1];
     if (token) window.history.replaceState(null, '', location.pathname);

@@ -1,22 +1,26 @@
 """The demo client in headless Chromium against a running system, as people use it.
 
-    .venv/bin/python web/tests/browser.py http://127.0.0.1:8080 [--pictures DIR] [--chat-pid N] [--ops-token T]
+    .venv/bin/python web/tests/browser.py http://127.0.0.1:8080 [--pictures DIR] [--chat-pid N] [--ops-token T] [--bot-token T]
 
 Needs /demo/users. Every wait is for something to show, with a deadline; the first that does not show ends the run with
 exit status 1, a picture of each browser in DIR, and what the browsers logged.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
 import time
+import uuid
 
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from websockets.sync.client import connect
 
 PATIENCE = 20.0
 
@@ -116,6 +120,24 @@ class Person:
         self.click(".conversation", name)
         self.see("#chat-title", name)
 
+    def press(self, *keys):
+        """Keys for whatever has the focus."""
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def chord(self, modifier, key):
+        ActionChains(self.browser).key_down(modifier).send_keys(key).key_up(modifier).perform()
+
+    def has_focus(self, css):
+        self.until(lambda: self.browser.execute_script("return document.activeElement.matches(arguments[0])", css),
+                   f"the focus is at {css}")
+
+    def until(self, condition, what):
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Missing(f"{self.user['name']}: {what}")
+            time.sleep(0.02)
+
     def tool(self, text, label):
         """Reply, Edit or Delete of a message, which show when it is pointed at."""
         row = self.bubble(text).find_element(By.XPATH, "./ancestor::li")
@@ -133,6 +155,27 @@ class Person:
     def errors(self):
         return [entry for entry in self.browser.get_log("browser")
                 if entry["level"] == "SEVERE" and not expected(entry["message"])]
+
+
+def device(base, token):
+    """A device without a browser, whom the rate limit does not hold back if its token says bot."""
+    return connect(f"{base.replace('http', 'ws', 1)}/v1/ws?device={uuid.uuid4()}", subprotocols=["fanout.v1"],
+                   additional_headers={"Authorization": f"Bearer {token}"})
+
+
+def say(socket, chat, texts):
+    """Sends one after the other, and waits until the log has all."""
+    waiting = set()
+    for text in texts:
+        id = str(uuid.uuid4())
+        waiting.add(id)
+        socket.send(json.dumps({"type": "send", "id": id, "chat": chat, "text": text}))
+    while waiting:
+        frame = json.loads(socket.recv(timeout=PATIENCE))
+        if frame["type"] == "error":
+            raise Missing(f"the bot is refused: {frame}")
+        if frame["type"] == "sent":
+            waiting.discard(frame["id"])
 
 
 def expected(message):
@@ -300,6 +343,12 @@ class Story:
             self.check(time.monotonic() < deadline, f"after a reload: {after} instead of {seen}")
         self.step("a reload shows the same conversation from history")
 
+        self.drafts(ada, bob)
+        self.keyboard(ada, bob)
+        if self.options.bot_token:
+            with device(self.options.base, self.options.bot_token) as bot:
+                bot.send(json.dumps({"type": "hello"}))
+                self.history(ada, users[2], bot)
         self.group(ada, bob, users, pictures)
         if self.options.chat_pid:
             self.restart(ada, bob)
@@ -310,6 +359,122 @@ class Story:
         for person in self.people:
             self.check(not person.errors(), f"nothing on the console: {person.errors()}")
         self.step("controls have names, text has contrast, the consoles are clean")
+
+    def drafts(self, ada, bob):
+        ada.open_chat(bob.user["name"])
+        field = ada.see("#composer-text")
+        field.send_keys("Not finished y")
+        ada.press(Keys.ESCAPE)
+        ada.see("#nothing-open")
+        ada.open_chat(bob.user["name"])
+        ada.until(lambda: field.get_attribute("value") == "Not finished y", "the draft is there again")
+        self.step("what was being written is there when one comes back to it")
+
+        mine = self.tag("p99 is 4 ms, socket to socket")
+        ada.tool(mine, "Edit")
+        ada.until(lambda: field.get_attribute("value") == mine, "the edit has the field")
+        field.send_keys(" or less")
+        ada.press(Keys.ESCAPE)
+        ada.until(lambda: field.get_attribute("value") == "Not finished y", "the edit is left, the draft is back")
+        ada.tool(mine, "Edit")
+        ada.press(Keys.ESCAPE, Keys.ESCAPE)
+        ada.see("#nothing-open")
+        ada.open_chat(bob.user["name"])
+        ada.until(lambda: field.get_attribute("value") == "Not finished y", "an edit does not become a draft")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.DELETE)
+        self.step("an edit that is left is no draft")
+
+    def keyboard(self, ada, bob):
+        first = "return document.querySelector('a, button, input, textarea')"
+        self.check(ada.browser.execute_script(first).get_attribute("id") == "skip", "the skip link comes first")
+        ada.browser.execute_script("document.getElementById('skip').focus()")
+        ada.see("#skip")
+        ada.press(Keys.ENTER)
+        ada.has_focus("#composer-text")
+        ada.see("#chat-title", bob.user["name"])
+        self.step("the skip link leads to the message field and closes nothing")
+
+        ada.press(Keys.ARROW_UP)
+        ada.see("#context", "Edit message")
+        ada.press(Keys.ESCAPE)
+        ada.lose("#context")
+        ada.press(Keys.ESCAPE)
+        ada.see("#nothing-open")
+        ada.chord(Keys.CONTROL, "k")
+        ada.has_focus("#search")
+        ada.press(bob.user["name"][:3], Keys.ARROW_DOWN)
+        ada.has_focus(".conversation")
+        ada.press(Keys.ENTER)
+        ada.see("#chat-title", bob.user["name"])
+        ada.chord(Keys.CONTROL, "k")
+        ada.press(Keys.ESCAPE)
+        ada.until(lambda: len(ada.browser.find_elements(By.CSS_SELECTOR, ".conversation")) > 1, "the search is over")
+        ada.chord(Keys.ALT, Keys.ARROW_DOWN)
+        ada.lose("#chat-title", bob.user["name"])
+        ada.chord(Keys.ALT, Keys.ARROW_UP)
+        ada.see("#chat-title", bob.user["name"])
+        self.step("conversations are searched, opened, walked and left with keys alone")
+
+        ada.browser.execute_script("document.getElementById('menu').focus()")
+        ada.press(Keys.ARROW_DOWN)
+        ada.has_focus('[data-do="theme"]')
+        ada.press(Keys.ARROW_UP)
+        ada.has_focus('[data-do="logout"]')
+        ada.press(Keys.ARROW_UP, Keys.HOME, Keys.ARROW_DOWN)
+        ada.has_focus('[data-do="tab"]')
+        ada.press(Keys.ESCAPE)
+        ada.lose("#menu-items")
+        ada.has_focus("#menu")
+        name = ada.see(".conversation", bob.user["name"]).get_attribute("aria-label")
+        row = ada.see(".conversation", bob.user["name"])
+        for part in (".preview", "time"):
+            text = row.find_element(By.CSS_SELECTOR, part).text
+            self.check(text and text in name, f"the conversation's name tells “{text}”: {name}")
+        self.step("the menu is walked with the arrow keys; a conversation's name tells preview and time")
+
+    def history(self, ada, third, bot):
+        """More than two pages, written by somebody whom the rate limit does not hold back."""
+        ada.click("#new-chat")
+        ada.click(f'dialog [data-user="{third["user"]}"]')
+        ada.click("dialog .primary")
+        ada.see("#chat-title", third["name"])
+        chat = ada.browser.execute_script("return fanout.model.open")
+        ada.press(Keys.ESCAPE)
+        ada.see("#nothing-open")
+        say(bot, chat, [self.tag(f"Chapter {number:03}") for number in range(100)])
+        ada.see(f'[data-chat="{chat}"] .badge', "99+")
+        # Only what history has kept is there after a reload: the page asks for it again and again.
+        stored = """return fanout.api.history(arguments[0], { limit: 1 })
+            .then(({ messages }) => messages[0]?.text === arguments[1])"""
+        ada.until(lambda: ada.browser.execute_script(stored, chat, self.tag("Chapter 099")), "history has the messages")
+        ada.browser.refresh()
+        ada.see("#connection[data-state=live]")
+        ada.open_chat(third["name"])
+        ada.bubble(self.tag("Chapter 099"))
+        ada.lose(f'[data-chat="{chat}"] .badge')
+        self.check(not any("Chapter 000" in text for text in ada.texts(self.run)), "only the newest page is loaded at once")
+        top = "document.getElementById('messages').scrollTop = 0"
+        ada.until(lambda: ada.browser.execute_script(top) or any(
+            "Chapter 000" in text for text in ada.texts(self.run)), "scrolling up brings the oldest message")
+        pages = [text for text in ada.texts(self.run) if "Chapter " in text]
+        self.check(pages == [self.tag(f"Chapter {number:03}") for number in range(100)],
+                   f"each message once, in order: {pages}")
+        self.step("older pages come as one scrolls up, each message once and in order")
+
+        ada.browser.execute_script("const m = document.getElementById('messages'); m.scrollTop = m.scrollHeight")
+        ada.until(lambda: ada.browser.execute_script(
+            "return fanout.api.chat(arguments[0]).then(({ unread }) => unread === 0)", chat), "the server knows it as read")
+        ada.browser.execute_script("fanout.client.close()")
+        say(bot, chat, [self.tag(f"Anybody there? {number}") for number in range(3)])
+        ada.click("#notice .link", "Go online")
+        ada.bubble(self.tag("Anybody there? 2"))
+        ada.until(lambda: ada.browser.execute_script(
+            "return fanout.api.chat(arguments[0]).then(({ unread }) => unread === 0)", chat), "it is read there, too")
+        ada.lose(f'[data-chat="{chat}"] .badge')
+        ada.press(Keys.ESCAPE)
+        ada.see("#nothing-open")
+        self.step("what was missed with the conversation in front is read at once, and no badge stays")
 
     def group(self, ada, bob, users, pictures):
         third = users[2]
@@ -349,6 +514,10 @@ class Story:
             "document.querySelector('dialog select').value = arguments[0]", bob.user["user"])
         ada.click("dialog [data-add]")
         ada.see(f'dialog [data-remove="{bob.user["user"]}"]')
+        if len(users) > 3:
+            ada.see('dialog [aria-label="User id"]').send_keys(users[3]["user"])
+            ada.click("dialog [data-add-id]")
+            ada.see(f'dialog [data-remove="{users[3]["user"]}"]')
         ada.click("dialog .primary", "Done")
         ada.lose("dialog")
         again = self.tag("Welcome back")
@@ -356,7 +525,7 @@ class Story:
         bob.bubble(again)
         bob.see("#composer-text:enabled")
         self.check(not any(without in text for text in bob.texts(self.run)), "what was said without him is not shown to him")
-        self.step("who is removed gets nothing more, who is added gets the very next message")
+        self.step("who is removed gets nothing more, who is added, by name or by id, gets the very next message")
 
     def restart(self, ada, bob):
         # It may be back before one can look, so the page takes note itself.
@@ -403,7 +572,6 @@ class Story:
 
 
 def demo_users(base):
-    import json
     import urllib.request
     with urllib.request.urlopen(base + "/demo/users", timeout=10) as answer:
         return json.load(answer)
@@ -416,6 +584,7 @@ def main():
     parser.add_argument("--tag", default="", help="put after each message, to tell runs on one system apart")
     parser.add_argument("--chat-pid", type=int)
     parser.add_argument("--ops-token")
+    parser.add_argument("--bot-token", help="a token of the third demo user with the scope bot")
     options = parser.parse_args()
     if options.pictures:
         os.makedirs(options.pictures, exist_ok=True)

@@ -367,3 +367,21 @@ test('ids are UUIDs, also where the browser keeps randomUUID back', (context) =>
     assert.match(newID(), shape);
     delete crypto.randomUUID;
 });
+
+test('a client that was destroyed lets go of the page and does not come back', async () => {
+    const page = new EventTarget();
+    let listening = 0;
+    globalThis.addEventListener = (type, listener, options) => {
+        listening += 1;
+        options.signal.addEventListener('abort', () => { listening -= 1; });
+        page.addEventListener(type, listener, options);
+    };
+    cleanups.push(() => { delete globalThis.addEventListener; });
+    const { server, client } = await start();
+    await live(server, client);
+    assert.ok(listening > 0);
+    client.destroy();
+    assert.equal(listening, 0);
+    assert.equal(client.state.name, 'closed');
+    assert.throws(() => client.connect(), { code: 'destroyed' });
+});

@@ -13,6 +13,13 @@ public struct OneMachineConfiguration: Sendable {
     /// Use these instead of private servers.
     public var kafka: String?
     public var postgres: String?
+    /// Settings of librdkafka, `name=value`, and what stands before each topic's name: for a cluster that needs them.
+    public var kafkaProperties: [String] = []
+    public var topicPrefix: String?
+    /// Makes the demo people in a database that is not ours, too.
+    public var makesDemoPeople = false
+    /// Lets some of them talk.
+    public var hasDemoTraffic = false
     /// The demo page's files; `nil` serves none.
     public var web: String?
     public var partitions = 16
@@ -28,13 +35,19 @@ public struct OneMachineConfiguration: Sendable {
 }
 
 /// The whole system on one machine: private Postgres and broker, schema and topics, every stage as a child process that
-/// is started again when it ends, demo users, and one screen that says where everything is.
+/// is started again when it ends, demo people, and one screen that says where everything is.
 public final class OneMachine {
+    /// What signals have asked for: the first to stop in order, the next not to wait for that.
+    private enum StopWish {
+        case none, inOrder, atOnce
+    }
+
     private let configuration: OneMachineConfiguration
     private let log: Log
     private let clock: any Clock
     private let loop: EventLoop
     private let supervisor: Supervisor
+    private var stopWish = StopWish.none
 
     public init(_ configuration: OneMachineConfiguration, log: Log, clock: any Clock) throws {
         self.configuration = configuration
@@ -50,36 +63,41 @@ public final class OneMachine {
     /// returns or throws.
     public func run() throws {
         let startedNs = clock.monotonicNs
-        let directory = try DataDirectory.open(configuration.directory)
-        let ports = try Ports(configuration)
-        var isStopping = false
-        let watch = try Signals.watch([.terminate, .interrupt], on: loop) { [loop] _ in
-            if isStopping { CurrentProcess.exit(1) }
-            isStopping = true
+        let watch = try Signals.watch([.terminate, .interrupt], on: loop) { [unowned self] _ in
+            stopWish = stopWish == .none ? .inOrder : .atOnce
             loop.stop()
         }
-        defer {
-            watch.cancel()
-            supervisor.stopAll()
+        defer { watch.cancel() }
+        let directory = try DataDirectory.open(configuration.directory)
+        let ports = try Ports(configuration)
+        defer { supervisor.stopAll(isHurried: { stopWish == .atOnce }) }
+        do {
+            let screen = try start(directory, ports)
+            _ = Output.standard(screen.text(tookMs: Int((clock.monotonicNs - startedNs) / 1_000_000)))
+            loop.run()
+        } catch {
+            // What fails once it was asked to stop fails for that reason.
+            guard stopWish != .none else { throw error }
         }
+        _ = Output.standard("\nstopping…\n")
+    }
+
+    private func start(_ directory: borrowing DataDirectory, _ ports: Ports) throws -> StatusScreen {
         let postgres = try startPostgres(directory, ports)
         let pipeline = Pipeline(
             configuration: configuration, ports: ports, secrets: directory.secrets, directory: directory.path,
             postgresURL: configuration.postgres ?? postgres?.url ?? "")
+        try pipeline.writeSettings()
         if configuration.kafka == nil { try supervisor.supervise(pipeline.broker) }
         try waitForServers(postgres, ports)
-        try pipeline.prepare()
-        let demo = try DemoUsers.load(pipeline: pipeline, directory: directory.path)
+        try pipeline.prepare(pause: goesOn)
+        if pipeline.hasDemoPeople { try DemoPeople.make(in: pipeline.postgresURL) }
+        let passes = Passes(pipeline)
+        let adminToken = try passes.write()
+        passes.renew(on: loop, log: log)
         for service in pipeline.stages { try supervisor.supervise(service) }
-        try waitUntilReady(ports, token: demo.users[0].token)
-        let tookMs = Int((clock.monotonicNs - startedNs) / 1_000_000)
-        _ = Output.standard(
-            StatusScreen(
-                configuration: configuration, ports: ports, directory: directory.path,
-                postgres: postgres?.shownURL ?? "\(configuration.postgres ?? "")", demo: demo, tookMs: tookMs
-            ).text)
-        if !isStopping { loop.run() }
-        _ = Output.standard("\nstopping…\n")
+        try waitUntilReady(ports, token: adminToken)
+        return StatusScreen(pipeline: pipeline, postgres: postgres?.shownURL)
     }
 
     private func startPostgres(_ directory: borrowing DataDirectory, _ ports: Ports) throws -> PrivatePostgres? {
@@ -87,15 +105,17 @@ public final class OneMachine {
         let postgres = try PrivatePostgres(
             data: directory.postgres, port: ports.postgres, password: directory.secrets.postgresPassword,
             logs: directory.logs)
-        try postgres.prepare()
+        try postgres.prepare(pause: goesOn)
         try supervisor.supervise(
-            Service(name: "postgres", start: { try postgres.start() }, stopSignal: .interrupt, graceMs: 20_000))
+            Service(
+                name: "postgres", start: { try postgres.start() }, stopSignal: .interrupt, graceMs: 20_000,
+                hurrySignal: .quit))
         return postgres
     }
 
     private func waitForServers(_ postgres: PrivatePostgres?, _ ports: Ports) throws {
         try postgres?.waitUntilReady(clock: clock, timeoutMs: 30_000) {
-            loop.runOnce(timeoutMs: 10)
+            try pause(timeoutMs: 10)
             return supervisor.processID(of: "postgres") != nil
         }
         guard configuration.kafka == nil else { return }
@@ -105,7 +125,7 @@ public final class OneMachine {
             guard clock.monotonicNs < deadline else {
                 throw OneMachineError(.notReady, "the broker does not answer on port \(ports.broker)")
             }
-            loop.runOnce(timeoutMs: 5)
+            try pause(timeoutMs: 5)
             if probe.answered == false { probe = PortProbe(port: ports.broker, on: loop) }
         }
     }
@@ -121,7 +141,19 @@ public final class OneMachine {
                 throw OneMachineError(.notReady, "the chat server is not ready after 60 s; its log lines above say why")
             }
             probe.ask()
-            loop.runOnce(timeoutMs: 20)
+            try pause(timeoutMs: 20)
         }
+    }
+
+    // MARK: Waiting, with an ear for signals
+
+    private func pause(timeoutMs: Int) throws {
+        loop.runOnce(timeoutMs: timeoutMs)
+        if stopWish != .none { throw OneMachineError(.stopped, "it was asked to stop") }
+    }
+
+    private func goesOn() -> Bool {
+        loop.runOnce(timeoutMs: 0)
+        return stopWish == .none
     }
 }

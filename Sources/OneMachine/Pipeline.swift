@@ -15,6 +15,13 @@ struct Pipeline {
 
     var kafka: String { configuration.kafka ?? "127.0.0.1:\(ports.broker)" }
     var demoUsersFile: String { directory + "/demo-users.json" }
+    var adminTokenFile: String { directory + "/admin-token" }
+    private var settingsFile: String { directory + "/stages.conf" }
+
+    /// Nobody asked for strangers in a database that is not ours.
+    var hasDemoPeople: Bool {
+        configuration.postgres == nil || configuration.makesDemoPeople || configuration.hasDemoTraffic
+    }
 
     var broker: Service {
         // Topics are made from the list and by nothing else.
@@ -24,10 +31,16 @@ struct Pipeline {
             graceMs: 10_000)
     }
 
+    /// Beside the stages themselves, so that devices come and go.
+    private var demoTraffic: Service {
+        service("demo-traffic", ["--target", "127.0.0.1:\(ports.chat)", "--demo-users", demoUsersFile])
+    }
+
     /// In the order in which they are started; they are stopped in the reverse order, devices first.
     var stages: [Service] {
         var chat = ["--listen", "127.0.0.1:\(ports.chat)", "--link-listen", "127.0.0.1:\(ports.link)"]
-        chat += ["--demo-users", demoUsersFile, "--name", "chat-1", "--drain", "200ms"]
+        chat += ["--name", "chat-1", "--drain", "200ms"]
+        if hasDemoPeople { chat += ["--demo-users", demoUsersFile] }
         if let web = configuration.web { chat += ["--web", web] }
         for (name, port) in ports.metrics.merging(["ingest": ports.chat], uniquingKeysWith: { $1 }) {
             chat += ["--stage", "\(name)=127.0.0.1:\(port)"]
@@ -40,18 +53,27 @@ struct Pipeline {
             service("push", []),
             service("lag", ["--interval", "2s"]),
             service("chat", chat),
-        ]
+        ] + (configuration.hasDemoTraffic ? [demoTraffic] : [])
+    }
+
+    /// What every process is told beside its own options. In a file, since a property's value may hold a comma, which
+    /// the environment cannot, and a secret, which an argument must not.
+    func writeSettings() throws {
+        let lines = configuration.kafkaProperties.map { "kafka-property = \($0)\n" }
+        try File.replaceAtomically(settingsFile, with: lines.joined(), permissions: 0o600)
     }
 
     /// The schema and the topics: idempotent, so at every start.
-    func prepare() throws {
-        try runToEnd(["db", "migrate"])
-        try runToEnd(["topics", "create", "--partitions", "\(configuration.partitions)"])
+    ///
+    /// - Parameter pause: called meanwhile; says whether to go on.
+    func prepare(pause: @escaping () -> Bool) throws {
+        try runToEnd(["db", "migrate"], pause: pause)
+        try runToEnd(["topics", "create", "--partitions", "\(configuration.partitions)"], pause: pause)
     }
 
     @discardableResult
-    func runToEnd(_ arguments: [String]) throws -> String {
-        let outcome = try ChildProcess.run(configuration.executable, arguments, options: options())
+    func runToEnd(_ arguments: [String], pause: (() -> Bool)? = nil) throws -> String {
+        let outcome = try ChildProcess.run(configuration.executable, arguments, options: options(), pause: pause)
         guard outcome.exit.isSuccess else {
             let said = outcome.error.split(separator: "\n").last.map(String.init) ?? "\(outcome.exit)"
             throw OneMachineError(.failed, said)
@@ -78,7 +100,9 @@ struct Pipeline {
             "FANOUT_TOKEN_KEY": secrets.tokenKey,
             "FANOUT_LINK_SECRET": secrets.linkSecret,
             "FANOUT_LOG_LEVEL": configuration.logLevel,
+            "FANOUT_CONFIG": settingsFile,
         ]) { $1 }
+        options.environment?["FANOUT_TOPIC_PREFIX"] = configuration.topicPrefix
         // A terminal's Ctrl-C is for the supervisor, which stops the others in order.
         options.ownGroup = true
         options.dieWithParent = .terminate

@@ -12,12 +12,15 @@ struct PrivatePostgres {
     let password: String
     let logFile: String
 
-    init(data: String, port: UInt16, password: String, logs: String) throws {
+    /// - Parameter installations: where the servers are, by version, as Debian's packages put them.
+    init(
+        data: String, port: UInt16, password: String, logs: String, installations: String = "/usr/lib/postgresql"
+    ) throws {
         self.data = data
         self.port = port
         self.password = password
         logFile = logs + "/postgres.log"
-        programs = try Self.findPrograms(for: data)
+        programs = try Self.findPrograms(for: data, in: installations)
         guard CurrentProcess.isRoot else {
             user = nil
             return
@@ -33,7 +36,9 @@ struct PrivatePostgres {
     var shownURL: String { "postgres://fanout@127.0.0.1:\(port)/fanout" }
 
     /// Makes the cluster on the first start.
-    func prepare() throws {
+    ///
+    /// - Parameter pause: called while that takes its time; says whether to go on.
+    func prepare(pause: @escaping () -> Bool) throws {
         if File.exists(data + "/PG_VERSION") { return }
         if Directory.isDirectory(data) { try Directory.removeAll(data) }
         try Directory.create(data, permissions: 0o700)
@@ -45,12 +50,13 @@ struct PrivatePostgres {
         var options = ChildProcess.Options()
         options.user = user
         options.workingDirectory = "/"
+        options.ownGroup = true
         let made = try ChildProcess.run(
             programs + "/initdb",
             [
                 "--pgdata", data, "--username", "fanout", "--pwfile", passwordFile, "--auth", "scram-sha-256",
                 "--encoding", "UTF8", "--no-locale", "--no-instructions",
-            ], options: options)
+            ], options: options, pause: pause)
         guard made.exit.isSuccess else {
             let reason =
                 made.error.split(separator: "\n").last.map(String.init) ?? "no reason given"
@@ -85,7 +91,7 @@ struct PrivatePostgres {
     /// Waits until it answers, and makes the database on the first start.
     ///
     /// - Parameter pause: lets a moment pass; says whether the server still runs.
-    func waitUntilReady(clock: any Clock, timeoutMs: Int, pause: () -> Bool) throws {
+    func waitUntilReady(clock: any Clock, timeoutMs: Int, pause: () throws -> Bool) throws {
         let deadline = clock.monotonicNs + UInt64(timeoutMs) * 1_000_000
         let maintenance = "postgres://fanout:\(password)@127.0.0.1:\(port)/postgres"
         while true {
@@ -98,14 +104,13 @@ struct PrivatePostgres {
                 guard clock.monotonicNs < deadline else {
                     throw OneMachineError(.notReady, "Postgres does not answer: \(error); \(logFile) may say why")
                 }
-                guard pause() else { throw OneMachineError(.failed, "Postgres ended at once; \(logFile) says why") }
+                guard try pause() else { throw OneMachineError(.failed, "Postgres ended at once; \(logFile) says why") }
             }
         }
     }
 
     /// The programs of the version that the data was made with, or of the newest installed.
-    private static func findPrograms(for data: String) throws -> String {
-        let root = "/usr/lib/postgresql"
+    private static func findPrograms(for data: String, in root: String) throws -> String {
         let installed = ((try? Directory.list(root)) ?? []).filter {
             File.isExecutable("\(root)/\($0)/bin/initdb") && File.isExecutable("\(root)/\($0)/bin/postgres")
         }

@@ -5,9 +5,11 @@ import System
 struct Service {
     let name: String
     let start: () throws -> ChildProcess
-    /// What it takes to end cleanly before it is killed.
+    /// What makes it end cleanly, within the grace.
     var stopSignal = ProcessSignal.terminate
     var graceMs = 5000
+    /// What ends it when nobody wants to wait: it finds its data all the same, but has more to do at the next start.
+    var hurrySignal = ProcessSignal.kill
 }
 
 /// Keeps services running on one event loop: starts them again with growing delays when they end, and stops them in the
@@ -33,11 +35,10 @@ final class Supervisor {
         self.log = log
     }
 
-    /// Starts a service, or takes over one that has been started already.
-    func supervise(_ service: Service, started: ChildProcess? = nil) throws {
+    func supervise(_ service: Service) throws {
         let entry = Running(service)
         running.append(entry)
-        try adopt(entry, try started ?? service.start())
+        try adopt(entry, try service.start())
     }
 
     func processID(of name: String) -> Int32? { running.first { $0.service.name == name }?.process?.id }
@@ -71,14 +72,25 @@ final class Supervisor {
         }
     }
 
-    /// Stops everything, last started first: whoever writes stops before what it writes to. Blocks until all have ended.
-    func stopAll() {
+    /// Stops everything, last started first: whoever writes stops before what it writes to. Returns when all have ended.
+    ///
+    /// - Parameter isHurried: asked again and again, as the loop goes on meanwhile and hears of signals.
+    func stopAll(isHurried: () -> Bool) {
         isStopping = true
         for entry in running.reversed() {
-            entry.watch?.cancel()
             guard let process = entry.process else { continue }
-            let exit = process.stop(entry.service.stopSignal, graceMs: entry.service.graceMs)
-            log.debug("\(entry.service.name) stopped", ["exit": "\(exit)"])
+            process.kill(entry.service.stopSignal)
+            let deadlineMs = loop.monotonicMs + UInt64(entry.service.graceMs)
+            var wasHurried = false
+            while entry.process != nil {
+                if !wasHurried, isHurried() {
+                    wasHurried = true
+                    process.kill(entry.service.hurrySignal)
+                } else if loop.monotonicMs >= deadlineMs {
+                    process.kill(.kill)
+                }
+                loop.runOnce(timeoutMs: 20)
+            }
         }
         running = []
     }

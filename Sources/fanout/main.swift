@@ -20,5 +20,6 @@ let frame = CommandLineFrame(
         .topics,
         .bench,
         .token,
+        .demoTraffic,
     ])
 CurrentProcess.exit(frame.run(CurrentProcess.arguments).rawValue)

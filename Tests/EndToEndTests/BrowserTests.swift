@@ -15,34 +15,29 @@ import Testing
         defer { system.terminate(seconds: 40) }
         try #require(system.waitForOutput("Ctrl-C stops", seconds: 90), "\(system.text)")
         let address = try #require(system.text.firstMatch(of: /open +(http:\/\/[0-9.:]+)/)).1
-        let chat = try Self.chatServer(of: system.pid)
         let pictures = ProcessInfo.processInfo.environment["FANOUT_PICTURES"] ?? directory.path + "/pictures"
+        let chat = try #require(Relative.descendants(of: system.pid).first { $0.command.contains(" chat ") })
+        let adminToken = try String(contentsOfFile: directory.path + "/data/admin-token", encoding: .utf8)
 
         let (status, text) = try WebClientTests.run([
             ".venv/bin/python", "web/tests/browser.py", String(address), "--pictures", pictures,
-            "--chat-pid", "\(chat.pid)", "--ops-token", chat.adminToken,
+            "--chat-pid", "\(chat.id)", "--ops-token", adminToken.trimmingCharacters(in: .whitespacesAndNewlines),
+            "--bot-token", try Self.botToken(directory.path + "/data"),
         ])
         print(text)
         #expect(status == 0, "\(text)\n\(system.text)")
         #expect(text.contains("all steps passed"))
     }
 
-    /// The process to kill, and a token made with the key that it was given.
-    private static func chatServer(of parent: Int32) throws -> (pid: Int32, adminToken: String) {
-        for name in try FileManager.default.contentsOfDirectory(atPath: "/proc") {
-            guard let pid = Int32(name),
-                let status = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8),
-                status.contains("PPid:\t\(parent)\n"),
-                let arguments = try? String(contentsOfFile: "/proc/\(pid)/cmdline", encoding: .utf8),
-                arguments.split(separator: "\0").dropFirst().first == "chat"
-            else { continue }
-            let environment = try String(contentsOfFile: "/proc/\(pid)/environ", encoding: .utf8)
-            let key = try #require(environment.firstMatch(of: /FANOUT_TOKEN_KEY=([^\0]+)/)).1
-            let (_, token) = try FanoutProcess.run(
-                ["token", "--user", UUID().uuidString.lowercased(), "--scope", "admin"],
-                environment: ["FANOUT_TOKEN_KEY": String(key)])
-            return (pid, token.trimmingCharacters(in: .whitespacesAndNewlines))
-        }
-        throw CocoaError(.fileNoSuchFile)
+    /// The third demo user, whom the rate limit does not hold back.
+    private static func botToken(_ data: String) throws -> String {
+        struct Person: Decodable { let user: String }
+        let people = try JSONDecoder().decode(
+            [Person].self, from: try Data(contentsOf: URL(filePath: data + "/demo-users.json")))
+        let secrets = try String(contentsOfFile: data + "/secrets", encoding: .utf8)
+        let key = try #require(secrets.firstMatch(of: /token-key=(\w+)/)).1
+        let (_, token) = try FanoutProcess.run(
+            ["token", "--user", people[2].user, "--scope", "bot"], environment: ["FANOUT_TOKEN_KEY": String(key)])
+        return token.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -53,7 +53,10 @@ final class RunningSystem: Sendable {
 
     static func remove(_ directory: String) { try? FileManager.default.removeItem(atPath: directory) }
 
-    private static func makeDirectory() throws -> String {
+    /// Everybody that it has started, and whom they have.
+    var processes: [Relative] { Relative.descendants(of: up.pid) }
+
+    static func makeDirectory() throws -> String {
         let path = NSTemporaryDirectory() + "fanout-up-" + String(UInt64.random(in: 0 ... .max), radix: 36)
         try FileManager.default.createDirectory(
             atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o711])
@@ -67,5 +70,38 @@ final class RunningSystem: Sendable {
             if parts.count == 2 { values[String(parts[0])] = String(parts[1]) }
         }
         return values
+    }
+}
+
+/// A process below another, told apart from a later one with the same number by when it was started.
+struct Relative {
+    let id: pid_t
+    let command: String
+    private let startTime: String
+
+    private init?(_ id: pid_t) {
+        guard let startTime = Self.startTime(of: id) else { return nil }
+        self.id = id
+        self.startTime = startTime
+        let line = (try? String(contentsOfFile: "/proc/\(id)/cmdline", encoding: .utf8)) ?? ""
+        command = line.replacing("\0", with: " ")
+    }
+
+    var isAlive: Bool { Self.startTime(of: id) == startTime }
+
+    static func descendants(of id: pid_t) -> [Relative] {
+        let children = (try? String(contentsOfFile: "/proc/\(id)/task/\(id)/children", encoding: .utf8)) ?? ""
+        return children.split(separator: " ").compactMap { pid_t($0) }.flatMap { child in
+            [Relative(child)].compactMap { $0 } + descendants(of: child)
+        }
+    }
+
+    /// `nil` for one that is gone, or only waits to be collected.
+    private static func startTime(of id: pid_t) -> String? {
+        guard let stat = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8),
+            let end = stat.lastIndex(of: ")")
+        else { return nil }
+        let fields = stat[end...].split(separator: " ")
+        return fields.count > 20 && fields[1] != "Z" ? String(fields[20]) : nil
     }
 }

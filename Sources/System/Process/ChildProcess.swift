@@ -157,9 +157,11 @@ public final class ChildProcess: Sendable {
     // MARK: Output
 
     /// Reads both pipes to their ends and waits: for short-lived programs.
-    public static func run(_ program: String, _ arguments: [String] = [], options: Options = Options())
-        throws(SystemError) -> (exit: Exit, output: String, error: String)
-    {
+    ///
+    /// - Parameter pause: called every few milliseconds meanwhile; once it says `false` the program is asked to end.
+    public static func run(
+        _ program: String, _ arguments: [String] = [], options: Options = Options(), pause: (() -> Bool)? = nil
+    ) throws(SystemError) -> (exit: Exit, output: String, error: String) {
         var options = options
         options.output = .pipe
         options.error = .pipe
@@ -171,7 +173,8 @@ public final class ChildProcess: Sendable {
             pollfd(fd: child.error, events: Int16(POLLIN), revents: 0),
         ]
         while requests[0].fd >= 0 || requests[1].fd >= 0 {
-            if unsafe Glibc.poll(&requests, 2, -1) < 0, errno != EINTR { break }
+            if unsafe Glibc.poll(&requests, 2, pause == nil ? -1 : 10) < 0, errno != EINTR { break }
+            if let pause, !pause() { child.kill(.terminate) }
             for index in 0..<2 where requests[index].revents != 0 {
                 let part = readSome(requests[index].fd)
                 if part.isEmpty { requests[index].fd = -1 }

@@ -8,17 +8,25 @@ extension Command {
         summary: "run the whole system on this machine",
         details: """
             Starts a private Postgres and a private broker, applies schema and topics, runs every stage and keeps it
-            running, and makes demo users. The data stays in one directory; the next start finds it.
+            running, and makes demo people, once. The data stays in one directory; the next start finds it.
+            Ctrl-C stops everything in order, a second one at once.
             """,
         options: [
             Option("dir", .string("DIR"), "where everything is kept", standard: standardDirectory),
             Option(
                 "port", .integer(0...65535), "the chat server: WebSockets, HTTP and the demo page", standard: "8080"),
             Option("kafka", .string("HOST:PORT,…"), "use this Kafka instead of a private broker"),
+            Option(
+                "kafka-property", .keyValue,
+                "any librdkafka property, for every stage, e.g. security.protocol=SASL_SSL",
+                isSecret: true),
+            Option("topic-prefix", .string("PREFIX"), "put before every topic and group, to share a cluster"),
             Option("kafka-port", .integer(0...65535), "the private broker's port", standard: "9092"),
             Option("postgres", .string("URL"), "use this database instead of a private one", isSecret: true),
             Option("postgres-port", .integer(0...65535), "the private database's port", standard: "5433"),
             Option("partitions", .integer(1...10_000), "partitions of each topic, when they are made", standard: "16"),
+            Option("demo-people", .flag, "make demo people in the database of --postgres, too"),
+            Option("demo-traffic", .flag, "let the demo people but the first talk, read and type by themselves"),
             Option("web", .string("DIR"), "the demo page's files, when they are not found beside the program"),
             Option(
                 "stage-log-level", .choice(["debug", "info", "warning", "error"]), "what the stages say",
@@ -36,6 +44,10 @@ extension Command {
             configuration.postgresPort = UInt16(options.integer("postgres-port") ?? 0)
             configuration.kafka = options.string("kafka")
             configuration.postgres = options.string("postgres")
+            configuration.kafkaProperties = options.strings("kafka-property")
+            configuration.topicPrefix = options.string("topic-prefix")
+            configuration.makesDemoPeople = options.flag("demo-people")
+            configuration.hasDemoTraffic = options.flag("demo-traffic")
             configuration.partitions = options.integer("partitions") ?? 16
             configuration.web = options.string("web").map(absolute) ?? webBeside(executable)
             configuration.logLevel = options.string("stage-log-level") ?? "warning"

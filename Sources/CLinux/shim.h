@@ -24,6 +24,7 @@ extern int pthread_setname_np(pthread_t, const char *);
 
 static inline int fanout_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 static inline int fanout_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+static inline int fanout_pidfd_getfd(int pidfd, int fd) { return (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0); }
 static inline int fanout_winsize(int fd, struct winsize *size) { return ioctl(fd, TIOCGWINSZ, size); }
 static inline int fanout_fcntl(int fd, int command, int argument) { return fcntl(fd, command, argument); }
 static inline int fanout_fallocate_keep_size(int fd, off_t offset, off_t count) {

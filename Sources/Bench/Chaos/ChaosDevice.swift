@@ -1,117 +1,105 @@
 import System
-import WebSocket
 import Wire
 
 /// A device that comes back: it keeps its cursor, reconnects with growing delays, and sends again what has no answer.
-final class ChaosDevice: StreamDelegate {
+final class ChaosDevice {
     unowned let run: ChaosRun
     let user: UserID
-    private let device = DeviceID.random()
+    /// Its number in the record.
+    let number: Int
+    /// Whether its messages name every version that it has seen, as web/fanout.js does, or only what HTTP answers told, as the
+    /// protocol asks for at least.
+    private let namesEvents: Bool
+    private let device: DeviceID
     private let token: String
-    private var stream: Stream?
-    private var handshake: ClientHandshake?
-    private var replies: HTTPReplyParser?
-    private var frames = ServerFrames()
+    private var socket: DeviceSocket?
     private var cursor: String?
     private var lastSeqs: [ChatID: Int64] = [:]
     private var unanswered: [(id: MessageID, frame: [UInt8])] = []
     private var repeated: Set<MessageID> = []
+    /// The highest versions that it has seen of its chats' memberships: in events, and in HTTP answers.
+    private var seenVersions: [ChatID: Int64] = [:]
+    private var toldVersions: [ChatID: Int64] = [:]
     private var backoffMs = 50
     private var isReady = false
     private(set) var connects = 0
-    private(set) var resets = 0
-    var isActive = true
+    private var isActive = true
 
-    init(_ run: ChaosRun, user: UserID, token: String) {
+    init(_ run: ChaosRun, user: UserID, number: Int, token: String) {
         self.run = run
         self.user = user
+        self.number = number
         self.token = token
+        device = .random(using: &run.generator)
+        namesEvents = .random(using: &run.generator)
     }
 
     func connect() {
-        guard isActive, stream == nil else { return }
-        var random = SystemRandomNumberGenerator()
-        let address = run.target
-        let handshake = ClientHandshake(
-            host: "\(address.host):\(address.port)", target: "/v1/ws?device=\(device)", subprotocols: ["fanout.v1"],
-            fields: [HTTPResponse.Field("Authorization", "Bearer \(token)")], using: &random)
-        self.handshake = handshake
-        replies = HTTPReplyParser()
-        frames = ServerFrames()
+        guard isActive, socket == nil else { return }
         lastSeqs = [:]
         isReady = false
-        let stream = Stream.connect(to: address, on: run.loop, delegate: self, timeoutMs: 3000)
-        self.stream = stream
-        _ = stream.write(handshake.request)
+        // A device that has seen nothing begins at the server's place for it, so that what comes before its first event is
+        // not lost to a reconnect.
+        let socket = DeviceSocket(
+            to: run.target, device: device, token: token, cursor: cursor ?? "server", on: run.loop, timeoutMs: 3000,
+            using: &run.generator)
+        socket.onOpen = { [unowned self] in connects += 1 }
+        socket.onText = { [unowned self] in take($0) }
+        socket.onClose = { [unowned self] in closed() }
+        self.socket = socket
     }
 
-    func send(_ id: MessageID, _ json: [UInt8]) {
-        unanswered.append((id, json))
-        if isReady { write(json) }
+    func send(to chat: ChatID) {
+        let id = MessageID.random(using: &run.generator)
+        let version = namesEvents ? seenVersion(of: chat) : toldVersions[chat] ?? 0
+        var json = JSONWriter()
+        json.object {
+            $0.field("type", "send")
+            $0.field("id", id)
+            $0.field("chat", chat)
+            $0.field("text", "chaos")
+            if version > 0 { $0.field("meta_version", version) }
+        }
+        run.record.send(id, chat: chat, by: user, seenVersion: seenVersion(of: chat))
+        unanswered.append((id, json.bytes))
+        if isReady { socket?.send(json.bytes) }
     }
+
+    /// An HTTP answer has told a version.
+    func learn(_ version: Int64, of chat: ChatID) { toldVersions[chat] = max(version, toldVersions[chat] ?? 0) }
+
+    private func seenVersion(of chat: ChatID) -> Int64 { max(seenVersions[chat] ?? 0, toldVersions[chat] ?? 0) }
 
     /// As a network does that goes away.
-    func cut() { stream?.close() }
+    func cut() { socket?.close() }
 
     func stop() {
         isActive = false
-        stream?.close()
+        socket?.close()
     }
 
-    private func write(_ json: [UInt8]) {
-        var frame: [UInt8] = []
-        Frame.append(to: &frame, .text, json.span, mask: 0)
-        _ = stream?.write(frame)
-    }
-
-    // MARK: Receiving
-
-    func stream(_ stream: Stream, received bytes: Span<UInt8>) {
-        var offset = 0
-        if replies != nil {
-            do {
-                guard let reply = try replies?.next(bytes, &offset) else { return }
-                _ = try handshake?.verify(reply)
-                replies = nil
-            } catch {
-                return stream.close()
-            }
-            connects += 1
-            // A device that has seen nothing begins at the server's place for it, so that what comes before its first
-            // event is not lost to a reconnect.
-            write(Array(#"{"type":"hello","cursor":"\#(cursor ?? "server")"}"#.utf8))
-        }
-        frames.take(bytes.extracting(offset..<bytes.count)) { opcode, payload in
-            switch opcode {
-            case .text: take(payload)
-            case .ping:
-                var pong: [UInt8] = []
-                Frame.append(to: &pong, .pong, payload, mask: 0)
-                _ = stream.write(pong)
-            case .close: stream.close()
-            default: break
-            }
-        }
-    }
-
-    func streamClosed(_ stream: Stream, reason: CloseReason) {
-        self.stream = nil
+    private func closed() {
+        socket = nil
         isReady = false
         guard isActive else { return }
-        let delay = Int.random(in: backoffMs / 2...backoffMs)
+        let delay = Int.random(in: backoffMs / 2...backoffMs, using: &run.generator)
         backoffMs = min(backoffMs * 2, 1000)
         run.loop.schedule(afterMs: delay) { [weak self] in self?.connect() }
     }
 
+    // MARK: Receiving
+
     private enum Field: String, CaseIterable {
-        case type, id, chat, seq, cursor, code, reset
+        case type, id, chat, seq, cursor, code, reset, user, change
         case retryAfter = "retry_after_ms"
+        case metaVersion = "meta_version"
     }
     private static let fields = JSONFields<Field>()
 
     private func take(_ payload: Span<UInt8>) {
-        var (type, code) = ("", "")
+        var (type, code, change) = ("", "", "")
         var (id, chat, seq) = (MessageID?.none, ChatID?.none, Int64?.none)
+        var (subject, version) = (UserID?.none, Int64?.none)
         var cursor: String?
         var retryAfterMs: Int64?
         var isReset = false
@@ -122,6 +110,9 @@ final class ChaosDevice: StreamDelegate {
                 switch Self.fields.find(name, in: payload) {
                 case .type: type = try reader.readText()
                 case .code: code = try reader.readText()
+                case .change: change = try reader.readText()
+                case .user: subject = try reader.readID()
+                case .metaVersion: version = try reader.readInt()
                 case .id: id = try reader.readID()
                 case .chat: chat = try reader.readID()
                 case .seq: seq = try reader.readInt()
@@ -138,32 +129,40 @@ final class ChaosDevice: StreamDelegate {
         switch type {
         case "message":
             guard let id, let chat, let seq else { return run.violate("\(user) got a message without id, chat or seq") }
-            run.received(id, chat: chat, seq: seq, by: user, connectionLastSeq: lastSeqs[chat])
+            run.record.receive(id, chat: chat, seq: seq, by: number, connectionLastSeq: lastSeqs[chat])
             lastSeqs[chat] = max(seq, lastSeqs[chat] ?? -1)
+        case "member":
+            guard let chat, let subject, let version else {
+                return run.violate("\(user) got a member event without chat, user or version")
+            }
+            seenVersions[chat] = max(version, seenVersions[chat] ?? 0)
+            run.sawChange(self, of: chat, isOut: subject == user && change == "removed")
         case "caught_up":
             isReady = true
             backoffMs = 50
-            if isReset { resets += 1 }
+            // A storm is shorter than what the log keeps for those who were away.
+            if isReset { run.violate("\(user) lost its place") }
             for entry in unanswered {
                 repeated.insert(entry.id)
-                write(entry.frame)
+                socket?.send(entry.frame)
             }
             run.deviceReady(self)
         case "sent":
             guard let id, let seq else { return run.violate("\(user) got a sent without id or seq") }
             unanswered.removeAll { $0.id == id }
-            run.sent(id, seq: seq, wasRepeated: repeated.contains(id))
+            run.record.acknowledge(id, seq: seq, wasRepeated: repeated.contains(id))
         case "error":
             guard let id, let entry = unanswered.first(where: { $0.id == id }) else { return }
             if let retryAfterMs {
                 run.loop.schedule(afterMs: Int(retryAfterMs)) { [weak self] in
                     guard let self, isReady, unanswered.contains(where: { $0.id == id }) else { return }
                     repeated.insert(id)
-                    write(entry.frame)
+                    socket?.send(entry.frame)
                 }
             } else {
                 unanswered.removeAll { $0.id == id }
-                run.refused(id, code)
+                run.record.refuse(id, code)
+                if code != "not_member" { run.violate("\(user) was refused: \(code)") }
             }
         default: break
         }

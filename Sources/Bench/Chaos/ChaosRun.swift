@@ -1,44 +1,17 @@
 import HTTPClient
+public import KafkaClient
 import PostgresClient
 public import Runtime
 import System
-import Wire
+public import Wire
 
-/// What a storm was and what came of it.
-public struct ChaosReport: Sendable {
-    public let seed: UInt64
-    public let rounds: Int
-    public let sent: Int
-    public let acknowledged: Int
-    public let refused: [String: Int]
-    public let deliveries: Int
-    public let changes: Int
-    public let reconnects: Int
-    public let repeatsAfterReconnect: Int
-    public let blows: [String: Int]
-    public let violations: [String]
-
-    public var text: String {
-        var lines = [
-            "chaos: \(rounds) rounds, seed \(seed)",
-            "  blows           \(blows.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: "   "))",
-            "  messages        \(sent) sent, \(acknowledged) acknowledged, refused \(refused)",
-            "  deliveries      \(deliveries) (\(repeatsAfterReconnect) came again after a reconnect and were dropped by their seq)",
-            "  memberships     \(changes) changes",
-            "  connects        \(reconnects)",
-            "  violations      \(violations.count)",
-        ]
-        lines += violations.prefix(20).map { "    \($0)" }
-        return lines.joined(separator: "\n") + "\n"
-    }
-}
-
-/// A storm over a system that `fanout up` runs: load, changing memberships, and processes that die at random, then a
-/// reckoning of every device against what was sent.
+/// A storm over a system that `fanout up` runs: load from many devices, memberships that change all the time, and
+/// processes that die, stall and lose their connections at random; then a reckoning of every device against the log.
 public final class ChaosRun {
     public struct Options: Sendable {
         public var seed: UInt64 = 0
         public var rounds = 10
+        /// A quarter of the users have two of them.
         public var devices = 200
         public var chats = 40
         public var membersPerChat = 6
@@ -52,23 +25,29 @@ public final class ChaosRun {
     let target: SocketAddress
     let http: HTTPClient
     var generator: SplitMix
-    var ledger = ChaosLedger()
+    var record = ChaosRecord()
     private(set) var isDriving = false
     private let load: LoadTarget
     private let options: Options
+    private let kafka: KafkaConfiguration
+    private let names: Names
     private let log: Log
     private let clock = SystemClock()
     private var devices: [ChaosDevice] = []
+    private var devicesOfUser: [UserID: [ChaosDevice]] = [:]
     private var drivers: [ChaosDriver] = []
-    private var ready: Set<UserID> = []
+    private var ready: Set<Int> = []
     private var blows: [String: Int] = [:]
-    private var violations: [String] = []
-    private var tokens: [UserID: String] = [:]
+    private var leftOut: String?
 
-    public init(_ options: Options, target: LoadTarget, log: Log) throws {
+    public init(
+        _ options: Options, target: LoadTarget, kafka: KafkaConfiguration, names: Names = Names(), log: Log
+    ) throws {
         self.options = options
         self.load = target
         self.target = target.address
+        self.kafka = kafka
+        self.names = names
         self.log = log
         loop = try EventLoop()
         var client = HTTPClient.Options()
@@ -78,58 +57,86 @@ public final class ChaosRun {
     }
 
     public func run() throws -> ChaosReport {
+        let reader = try ChaosLogReader(kafka, names: names)
         try populate()
         for device in devices { device.connect() }
-        guard wait(upToMs: 60_000, for: { ready.count == devices.count }) else {
-            throw BenchError("only \(ready.count) of \(devices.count) devices were ready after 60 s")
+        guard wait(upToMs: 120_000, for: { ready.count == devices.count }) else {
+            throw BenchError("only \(ready.count) of \(devices.count) devices were ready after two minutes")
         }
         isDriving = true
-        for driver in drivers { driver.step() }
+        for driver in drivers { driver.start() }
         for round in 1...options.rounds { strike(round) }
-        // The storm is over: what is under way comes to its end, then the books are closed.
         isDriving = false
-        _ = wait(upToMs: 60_000) { drivers.allSatisfy(\.isIdle) }
-        _ = wait(upToMs: 60_000) {
-            ledger.outstanding == 0 && ledger.sent.values.allSatisfy { $0.isAcknowledged || $0.refusal != nil }
-        }
-        _ = wait(upToMs: 500) { false }
-        ledger.close()
-        let connects = devices.reduce(0) { $0 + $1.connects }
+        let reckoning = try settle(reader)
         for device in devices { device.stop() }
         http.close()
         return ChaosReport(
-            seed: options.seed, rounds: options.rounds, sent: ledger.sent.count, acknowledged: ledger.acknowledged,
-            refused: ledger.refused, deliveries: ledger.deliveries, changes: drivers.reduce(0) { $0 + $1.changes },
-            reconnects: connects, repeatsAfterReconnect: ledger.repeatsAfterReconnect, blows: blows,
-            violations: ledger.violations + violations)
+            seed: options.seed, rounds: options.rounds, users: devicesOfUser.count, devices: devices.count,
+            chats: drivers.count, sent: record.sent.count, acknowledged: record.acknowledged, refused: record.refused,
+            causalSends: reckoning.causalSends, deliveries: record.deliveries,
+            changes: drivers.reduce(0) { $0 + $1.changes }, connects: devices.reduce(0) { $0 + $1.connects },
+            repeatsAfterReconnect: record.repeatsAfterReconnect, blows: blows, leftOut: leftOut,
+            violations: reckoning.violations)
+    }
+
+    /// The storm is over: what is under way comes to its end, then the books are closed.
+    private func settle(_ reader: ChaosLogReader) throws -> ChaosReckoning {
+        _ = wait(upToMs: 120_000) { record.isSettled && !drivers.contains(where: \.isChanging) }
+        let chats = Set(drivers.map(\.chat))
+        var contents = ChaosLog()
+        let deadline = clock.monotonicNs + 120_000_000_000
+        repeat {
+            _ = wait(upToMs: 500) { false }
+            contents = try reader.read(chats)
+        } while !contents.settles(record) && clock.monotonicNs < deadline
+        // What is in the log is on its way to the devices, until nothing has come for a while.
+        var reckoning = ChaosReckoning(record, contents)
+        var quietTurns = 0
+        while !reckoning.violations.isEmpty, quietTurns < 20, clock.monotonicNs < deadline {
+            let before = record.deliveries
+            _ = wait(upToMs: 500) { false }
+            quietTurns = record.deliveries == before ? quietTurns + 1 : 0
+            if quietTurns == 0 || quietTurns == 20 { reckoning = ChaosReckoning(record, contents) }
+        }
+        return reckoning
     }
 
     // MARK: The storm
 
     private func strike(_ round: Int) {
         _ = wait(upToMs: .random(in: 300...1500, using: &generator)) { false }
-        let victims = Victims(parent: options.up).processes()
-        guard !victims.isEmpty else { return violate("fanout up has no children any more") }
-        let victim = victims[Int.random(in: 0..<victims.count, using: &generator)]
-        switch Int.random(in: 0..<10, using: &generator) {
-        case 0:
-            for device in devices where Bool.random(using: &generator) { device.cut() }
-            count("cut devices")
-        case 1, 2:
-            guard victim.name != "postgres" else { return }
-            // Long enough for heartbeats to fail, short enough that the round ends.
-            Signals.send(.stop, to: victim.id)
-            _ = wait(upToMs: .random(in: 200...3000, using: &generator)) { false }
-            Signals.send(.continue, to: victim.id)
-            count("pause \(victim.name)")
-        default:
-            Signals.send(victim.name == "postgres" ? .interrupt : .kill, to: victim.id)
-            count(victim.name == "postgres" ? "restart postgres" : "kill \(victim.name)")
+        guard let victim = Victims(parent: options.up).processes().randomElement(using: &generator) else {
+            return violate("fanout up has no children any more")
         }
-        log.info("blow", ["round": .init(round), "victim": .string(victim.name)])
+        let blow = Blow.random(against: victim, using: &generator)
+        switch blow {
+        case .cutDevices: for device in devices where Bool.random(using: &generator) { device.cut() }
+        case .cutLinks:
+            guard cutLinks(of: victim) else { return }
+        case .kill: Signals.send(.kill, to: victim.id)
+        case .pause(let ms):
+            for id in victim.family { Signals.send(.stop, to: id) }
+            _ = wait(upToMs: ms) { false }
+            for id in victim.family { Signals.send(.continue, to: id) }
+        case .restart: Signals.send(.interrupt, to: victim.id)
+        }
+        blows[blow.name(of: victim), default: 0] += 1
+        log.info("blow", ["round": .init(round), "blow": .string(blow.name(of: victim))])
     }
 
-    private func count(_ blow: String) { blows[blow, default: 0] += 1 }
+    private func cutLinks(of victim: Victims.Victim) -> Bool {
+        for id in victim.family {
+            do {
+                _ = try ForeignConnections.cut(of: id)
+            } catch  where error.code == .notFound {
+                continue
+            } catch {
+                leftOut = "cutting the links between the processes (\(error))"
+                return false
+            }
+        }
+        return true
+    }
 
     private func wait(upToMs: Int, for condition: () -> Bool) -> Bool {
         let deadline = clock.monotonicNs + UInt64(upToMs) * 1_000_000
@@ -143,14 +150,15 @@ public final class ChaosRun {
     // MARK: The people
 
     private func populate() throws {
-        let users = (0..<options.devices).map { _ in UserID.random(using: &generator) }
+        let users = (0..<options.devices * 4 / 5).map { _ in UserID.random(using: &generator) }
         var connection = try PostgresConnection(load.postgres)
         _ = try connection.query(
             "INSERT INTO users (user_id, name) SELECT id, 'chaos' FROM unnest($1::uuid[]) AS id", [.ids(users)])
-        devices = users.map { user in
-            let token = load.token(for: user)
-            tokens[user] = token
-            return ChaosDevice(self, user: user, token: token)
+        for number in 0..<options.devices {
+            let user = users[number % users.count]
+            let device = ChaosDevice(self, user: user, number: record.add(deviceOf: user), token: load.token(for: user))
+            devices.append(device)
+            devicesOfUser[user, default: []].append(device)
         }
         for _ in 0..<options.chats {
             let chat = ChatID.random(using: &generator)
@@ -161,24 +169,25 @@ public final class ChaosRun {
             _ = try connection.query(
                 "INSERT INTO members (chat_id, user_id, role) SELECT $1, id, CASE WHEN id = $3 THEN 'admin' ELSE 'member' END FROM unnest($2::uuid[]) AS id",
                 [.id(chat), .ids(members), .id(members[0])])
-            guard let admin = devices.first(where: { $0.user == members[0] }) else { continue }
+            guard let admin = devicesOfUser[members[0]]?.first else { continue }
             drivers.append(
                 ChaosDriver(self, chat: chat, admin: admin, members: Set(members), candidates: candidates))
         }
     }
 
-    func token(for user: UserID) -> String { tokens[user] ?? "" }
+    func token(for user: UserID) -> String { load.token(for: user) }
+
+    /// One of them, by chance.
+    func device(of user: UserID) -> ChaosDevice? { devicesOfUser[user]?.randomElement(using: &generator) }
 
     // MARK: From the devices
 
-    func deviceReady(_ device: ChaosDevice) { ready.insert(device.user) }
-    func violate(_ line: String) { violations.append(line) }
-    func sent(_ id: MessageID, seq: Int64, wasRepeated: Bool) {
-        ledger.acknowledge(id, seq: seq, wasRepeated: wasRepeated)
-    }
-    func refused(_ id: MessageID, _ code: String) { ledger.refuse(id, code) }
-    func received(_ id: MessageID, chat: ChatID, seq: Int64, by user: UserID, connectionLastSeq: Int64?) {
-        ledger.receive(id, chat: chat, seq: seq, by: user, connectionLastSeq: connectionLastSeq)
+    func deviceReady(_ device: ChaosDevice) { ready.insert(device.number) }
+    func violate(_ line: String) { record.violate(line) }
+
+    /// A device was told of a change: it may rely on it with its very next message.
+    func sawChange(_ device: ChaosDevice, of chat: ChatID, isOut: Bool) {
+        if isDriving, !isOut, Int.random(in: 0..<8, using: &generator) == 0 { device.send(to: chat) }
     }
 }
 

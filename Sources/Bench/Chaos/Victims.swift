@@ -4,15 +4,27 @@ import System
 struct Victims {
     let parent: Int32
 
+    struct Victim {
+        let name: String
+        let id: Int32
+        /// Itself and those it has started: Postgres serves each of its clients with a process.
+        let family: [Int32]
+    }
+
     /// The children now: they change with every restart.
-    func processes() -> [(name: String, id: Int32)] {
-        guard let text = try? File.text(of: "/proc/\(parent)/task/\(parent)/children") else { return [] }
-        return text.split(separator: " ").compactMap { part in
-            guard let id = Int32(part), let line = try? File.text(of: "/proc/\(id)/cmdline") else { return nil }
+    func processes() -> [Victim] {
+        Self.children(of: parent).compactMap { id in
+            guard let line = try? File.text(of: "/proc/\(id)/cmdline") else { return nil }
             let arguments = line.split(separator: "\0")
             guard let program = arguments.first else { return nil }
-            if program.hasSuffix("/postgres") { return ("postgres", id) }
-            return arguments.count > 1 ? (String(arguments[1]), id) : nil
+            let family = [id] + Self.children(of: id)
+            if program.hasSuffix("/postgres") { return Victim(name: "postgres", id: id, family: family) }
+            return arguments.count > 1 ? Victim(name: String(arguments[1]), id: id, family: family) : nil
         }
+    }
+
+    private static func children(of id: Int32) -> [Int32] {
+        let text = (try? File.text(of: "/proc/\(id)/task/\(id)/children")) ?? ""
+        return text.split(separator: " ").compactMap { Int32($0) }
     }
 }

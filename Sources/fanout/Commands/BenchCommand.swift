@@ -74,7 +74,10 @@ struct BenchRun: Sendable {
         storm.up = Int32(clamping: up)
         CurrentProcess.raiseDescriptorLimit()
         Output.standard("seed \(storm.seed)\n")
-        let report = try ChaosRun(storm, target: target(options), log: invocation.log).run()
+        let report = try ChaosRun(
+            storm, target: target(options), kafka: invocation.kafka(clientID: "fanout-chaos"), names: invocation.names,
+            log: invocation.log
+        ).run()
         Output.standard(report.text)
         return report.violations.isEmpty ? .success : .failure
     }

@@ -126,13 +126,18 @@ private struct Storm {
             var storm = Storm()
             storm.receive(by: [0, 1, 2])
             storm.record.send(two, chat: chat, by: sender, seenVersion: 1)
-            storm.record.refuse(two, "not_member")
+            storm.record.refuse(two, "not_member", wasRepeated: false)
             #expect(storm.violations.isEmpty == isRight)
         }
         var both = Storm()
         both.receive(by: [0, 1, 2])
-        both.record.refuse(one, "not_member")
+        both.record.refuse(one, "not_member", wasRepeated: false)
         #expect(!both.violations.isEmpty)
+        // Acknowledgement and membership were lost, in this order: only the repeat is refused.
+        both.record.refuse(one, "not_member", wasRepeated: true)
+        both.log.memberships[chat]?.change(ada, isMember: false)
+        both.log.memberships[chat]?.reach(4)
+        #expect(both.violations.isEmpty)
     }
 
     @Test func `what CDC repeats after a crash changes no history, and a gap in it is told`() {

@@ -161,7 +161,7 @@ final class ChaosDevice {
                 }
             } else {
                 unanswered.removeAll { $0.id == id }
-                run.record.refuse(id, code)
+                run.record.refuse(id, code, wasRepeated: repeated.contains(id))
                 if code != "not_member" { run.violate("\(user) was refused: \(code)") }
             }
         default: break

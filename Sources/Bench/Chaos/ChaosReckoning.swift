@@ -10,7 +10,7 @@ import Wire
 /// every message from their join to their removal, once, and nobody has one outside of it.
 struct ChaosReckoning {
     private(set) var violations: [String] = []
-    /// Messages whose sender had just seen a change which decides who gets them: an older state would be noticed.
+    /// Messages whose sender knew of a change that decides who gets them: an older state would be noticed.
     private(set) var causalSends = 0
 
     private let record: ChaosRecord
@@ -122,7 +122,7 @@ struct ChaosReckoning {
             if let place, let answered = sent.answeredSeq, place != answered {
                 violate("message \(id) was acknowledged at seq \(answered) and is at \(place)")
             }
-            if let refusal = sent.refusal, place != nil {
+            if let refusal = sent.refusal, !sent.wasRepeated, place != nil {
                 violate("message \(id) was refused (\(refusal)) and accepted")
             }
             if sent.refusal == "not_member" || log.rejected.contains(id) { checkRefusal(id, sent) }

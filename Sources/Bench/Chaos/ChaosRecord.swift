@@ -13,6 +13,8 @@ struct ChaosRecord {
         /// Its place, told by the answer to its only sending: the answer to a repeat may be about the repeat.
         var answeredSeq: Int64?
         var refusal: String?
+        /// The refusal may be of a repeat, while the first sending is in the log.
+        var wasRepeated = false
 
         var isSettled: Bool { isAcknowledged || refusal != nil }
     }
@@ -48,8 +50,9 @@ struct ChaosRecord {
         unsettled.remove(id)
     }
 
-    mutating func refuse(_ id: MessageID, _ code: String) {
+    mutating func refuse(_ id: MessageID, _ code: String, wasRepeated: Bool) {
         sent[id]?.refusal = code
+        sent[id]?.wasRepeated = wasRepeated
         unsettled.remove(id)
     }
 

@@ -25,7 +25,7 @@ public struct ChaosReport: Sendable {
             "chaos: \(rounds) rounds, seed \(seed); \(devices) devices of \(users) users in \(chats) chats",
             "  blows           \(blows)",
             "  messages        \(sent) sent, \(acknowledged) acknowledged, refused: \(refused.isEmpty ? "none" : refused)",
-            "  causal          \(causalSends) were sent right after a change that decides who gets them",
+            "  causal          \(causalSends) of senders who knew of a change that decides who gets them",
             "  deliveries      \(deliveries) (\(repeatsAfterReconnect) came again after a reconnect and were dropped by their seq)",
             "  memberships     \(changes) changes",
             "  connects        \(connects)",

@@ -29,24 +29,36 @@ export class FanoutAPI {
         this.token = token;
     }
 
-    /** My conversations, newest first. @param {{limit?: number, page?: string}} [query]
-     * @returns {Promise<{chats: Conversation[], next: string|null}>} */
+    /**
+     * My conversations, newest first.
+     * @param {{limit?: number, page?: string}} [query]
+     * @returns {Promise<{chats: Conversation[], next: string|null}>}
+     */
     chats(query = {}) {
         return this.call('GET', '/v1/chats', { query });
     }
 
-    /** One conversation, with its members. @param {string} chat @returns {Promise<Conversation>} */
+    /**
+     * One conversation, with its members.
+     * @param {string} chat @returns {Promise<Conversation>}
+     */
     chat(chat) {
         return this.call('GET', `/v1/chats/${chat}`);
     }
 
-    /** A page of messages, rising by seq. @param {string} chat @param {{before?: number, after?: number, limit?: number}} [query]
-     * @returns {Promise<{messages: Message[], more: boolean}>} */
+    /**
+     * A page of messages, rising by seq.
+     * @param {string} chat @param {{before?: number, after?: number, limit?: number}} [query]
+     * @returns {Promise<{messages: Message[], more: boolean}>}
+     */
     history(chat, query = {}) {
         return this.call('GET', `/v1/chats/${chat}/messages`, { query });
     }
 
-    /** All pages from the newest back, one at a time. @param {string} chat @param {number} [limit] */
+    /**
+     * All pages from the newest back, one at a time.
+     * @param {string} chat @param {number} [limit]
+     */
     async *pages(chat, limit = 50) {
         /** @type {number|undefined} */ let before;
         while (true) {
@@ -57,8 +69,11 @@ export class FanoutAPI {
         }
     }
 
-    /** The direct chat with a user, made if there is none. @param {string} user
-     * @returns {Promise<{chat: string, meta_version: number}>} */
+    /**
+     * The direct chat with a user, made if there is none.
+     * @param {string} user
+     * @returns {Promise<{chat: string, meta_version: number}>}
+     */
     direct(user) {
         return this.call('POST', '/v1/chats', { body: { kind: 'direct', members: [user] } });
     }
@@ -73,8 +88,11 @@ export class FanoutAPI {
         return this.call('DELETE', `/v1/chats/${chat}`);
     }
 
-    /** Give the answer's `meta_version` to `FanoutClient.sawMetaVersion`. @param {string} chat @param {string} user
-     * @param {'member'|'admin'} [role] @returns {Promise<{meta_version: number}>} */
+    /**
+     * Give the answer's `meta_version` to `FanoutClient.sawMetaVersion`.
+     * @param {string} chat @param {string} user
+     * @param {'member'|'admin'} [role] @returns {Promise<{meta_version: number}>}
+     */
     addMember(chat, user, role) {
         return this.call('PUT', `/v1/chats/${chat}/members/${user}`, { body: role ? { role } : {} });
     }
@@ -99,13 +117,19 @@ export class FanoutAPI {
         return this.call('GET', `/v1/users/${user}/status`);
     }
 
-    /** The least loaded chat server: usable as a FanoutClient's `url`. @returns {Promise<string>} */
+    /**
+     * The least loaded chat server: usable as a FanoutClient's `url`.
+     * @returns {Promise<string>}
+     */
     async endpoint() {
         return (await this.call('GET', '/v1/endpoint')).url;
     }
 
-    /** Presigned URLs to put a file to and to get it from. @param {{name: string, type: string, bytes: number}} file
-     * @returns {Promise<{put: string, get: string}>} */
+    /**
+     * Presigned URLs to put a file to and to get it from.
+     * @param {{name: string, type: string, bytes: number}} file
+     * @returns {Promise<{put: string, get: string}>}
+     */
     media(file) {
         return this.call('POST', '/v1/media', { body: file });
     }
@@ -116,7 +140,7 @@ export class FanoutAPI {
     }
 
     /** @param {string} method @param {string} path
-     * @param {{query?: Record<string, string|number|undefined>, body?: object}} [content] @returns {Promise<any>} */
+     * @param {{query?: Record<string, string|number|undefined>, body?: object}} content @returns {Promise<any>} */
     async call(method, path, { query, body } = {}) {
         const url = new URL(path, this.base);
         for (const [name, value] of Object.entries(query ?? {})) {

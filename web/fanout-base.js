@@ -3,7 +3,7 @@
 
 /** What the server or the library refuses, with the protocol's code. */
 export class FanoutError extends Error {
-    /** @param {string} code @param {string} message @param {{id?: string, status?: number}} [detail] */
+    /** @param {string} code @param {string} message @param {{id?: string, status?: number}} detail */
     constructor(code, message, { id, status } = {}) {
         super(message);
         this.name = 'FanoutError';
@@ -26,7 +26,10 @@ export class Emitter {
         return () => { listeners.delete(listener); };
     }
 
-    /** The next event of that name. @param {string} name @returns {Promise<any>} */
+    /**
+     * The next event of that name.
+     * @param {string} name @returns {Promise<any>}
+     */
     once(name) {
         return new Promise((resolve) => {
             const end = this.on(name, (event) => {
@@ -49,7 +52,10 @@ export class Emitter {
     }
 }
 
-/** A store that forgets with the page. @returns {Pick<Storage, 'getItem'|'setItem'>} */
+/**
+ * A store that forgets with the page.
+ * @returns {Pick<Storage, 'getItem'|'setItem'>}
+ */
 export function memoryStore() {
     /** @type {Map<string, string>} */ const values = new Map();
     return {

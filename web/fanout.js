@@ -82,7 +82,7 @@ const IN_FLIGHT_MAX = 16;
  *
  * Codes are read by range, so that one this client does not know still has the meaning its author gave it.
  * @param {number} code @param {string} reason @param {number} attempt how many attempts have failed in a row
- * @param {{minMs?: number, maxMs?: number}} [backoff] @param {() => number} [random]
+ * @param {{minMs?: number, maxMs?: number}} backoff @param {() => number} [random]
  * @returns {{final: true} | {final: false, delayMs: number}}
  */
 export function afterClose(code, reason, attempt, { minMs = 500, maxMs = 30_000 } = {}, random = Math.random) {
@@ -385,24 +385,33 @@ export class FanoutClient extends Emitter {
     /**
      * Sends a message. It is kept until the server has acknowledged it, over reconnects and, with a store, reloads.
      * @param {string} chat @param {string} text
-     * @param {{attachments?: object[], reply_to?: number, id?: string}} [extra]
+     * @param {{attachments?: object[], reply_to?: number, id?: string}} extra
      * @returns {{id: string, sent: Promise<Sent>}} `sent` is rejected with a FanoutError when the server refuses
      */
     send(chat, text, { id = newID(), ...extra } = {}) {
         return this.#post({ type: 'send', id, chat, text, ...extra });
     }
 
-    /** Replaces the text of one's own message. @param {string} chat @param {number} seq @param {string} text */
+    /**
+     * Replaces the text of one's own message.
+     * @param {string} chat @param {number} seq @param {string} text
+     */
     edit(chat, seq, text) {
         return this.#post({ type: 'edit', id: newID(), chat, seq, text });
     }
 
-    /** Takes a message back. @param {string} chat @param {number} seq */
+    /**
+     * Takes a message back.
+     * @param {string} chat @param {number} seq
+     */
     delete(chat, seq) {
         return this.#post({ type: 'delete', id: newID(), chat, seq });
     }
 
-    /** Everything up to `seq` has been read. Only advances; several calls become one frame. @param {string} chat @param {number} seq */
+    /**
+     * Everything up to `seq` has been read. Only advances; several calls become one frame.
+     * @param {string} chat @param {number} seq
+     */
     read(chat, seq) {
         this.#mark('read', chat, seq);
     }
@@ -432,7 +441,10 @@ export class FanoutClient extends Emitter {
         this.#transmit({ type: kind, chat, seq: mark.mark });
     }
 
-    /** The user is typing: call it on every key, it sends one frame in a few seconds. @param {string} chat */
+    /**
+     * The user is typing: call it on every key, it sends one frame in a few seconds.
+     * @param {string} chat
+     */
     typing(chat) {
         const now = Date.now();
         if (!this.#isOpen || now - (this.#typed.get(chat) ?? 0) < this.options.typingEveryMs) return;
@@ -440,7 +452,10 @@ export class FanoutClient extends Emitter {
         this.#transmit({ type: 'typing', chat });
     }
 
-    /** Asks for `presence` of a user, now and on each change, until `unwatch`. @param {string} user */
+    /**
+     * Asks for `presence` of a user, now and on each change, until `unwatch`.
+     * @param {string} user
+     */
     watch(user) {
         if (this.#watched.has(user)) return;
         this.#watched.add(user);
@@ -473,7 +488,10 @@ export class FanoutClient extends Emitter {
         return { id: frame.id, sent: pending.sent };
     }
 
-    /** Sends what is in the outbox and not on its way, in order. */
+    /**
+     * Sends what is in the outbox and not on its way, in order.
+     * @returns {void}
+     */
     #flush() {
         if (!this.#isOpen) return;
         const pause = this.#pausedUntil - Date.now();

@@ -58,7 +58,7 @@ import Testing
         defer { RunningSystem.remove(system.directory) }
         let family = system.processes
         // A stage that does not answer would hold up the orderly stop for its whole grace.
-        let stage = try #require(family.first { $0.command.contains("push") })
+        let stage = try #require(family.first { $0.command.contains(" push ") })
         kill(stage.id, SIGSTOP)
         system.up.signal(SIGINT)
         #expect(system.up.waitForOutput("stopping"))

@@ -11,7 +11,7 @@ import Testing
             [
                 "bench", "chaos", "--target", "127.0.0.1:\(system.chatPort)", "--up", "\(system.up.pid)",
                 "--kafka", system.kafka, "--rounds", "8", "--seed", "\(seed)", "--log-level", "warning",
-            ], environment: ["FANOUT_POSTGRES": system.postgres, "FANOUT_TOKEN_KEY": system.tokenKey], seconds: 500)
+            ], environment: ["FANOUT_POSTGRES": system.postgres, "FANOUT_TOKEN_KEY": system.tokenKey], seconds: 900)
         print(storm.text)
         #expect(storm.status == 0, "\(storm.text)\n\(system.up.text)")
         #expect(system.stop() == 0)

@@ -3,6 +3,8 @@ import Wire
 
 /// A device that comes back: it keeps its cursor, reconnects with growing delays, and sends again what has no answer.
 final class ChaosDevice {
+    private static let unansweredMax = 4
+
     unowned let run: ChaosRun
     let user: UserID
     /// Its number in the record.
@@ -49,7 +51,9 @@ final class ChaosDevice {
         self.socket = socket
     }
 
+    /// Sends, unless so much is without an answer that more would only add to a jam: a slow machine gets a slower storm.
     func send(to chat: ChatID) {
+        guard unanswered.count < Self.unansweredMax else { return }
         let id = MessageID.random(using: &run.generator)
         let version = namesEvents ? seenVersion(of: chat) : toldVersions[chat] ?? 0
         var json = JSONWriter()

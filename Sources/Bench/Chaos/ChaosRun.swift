@@ -27,6 +27,11 @@ public final class ChaosRun {
     var generator: SplitMix
     var record = ChaosRecord()
     private(set) var isDriving = false
+    /// What is under way when the storm ends has so long to come to its end.
+    private static let settleMs = 300_000
+    /// Nothing more is coming when nothing has come for so long.
+    private static let quietMs = 30_000
+
     private let load: LoadTarget
     private let options: Options
     private let kafka: KafkaConfiguration
@@ -81,22 +86,21 @@ public final class ChaosRun {
 
     /// The storm is over: what is under way comes to its end, then the books are closed.
     private func settle(_ reader: ChaosLogReader) throws -> ChaosReckoning {
-        _ = wait(upToMs: 120_000) { record.isSettled && !drivers.contains(where: \.isChanging) }
+        let deadline = clock.monotonicNs + UInt64(Self.settleMs) * 1_000_000
+        _ = wait(upToMs: Self.settleMs) { record.isSettled && !drivers.contains(where: \.isChanging) }
         let chats = Set(drivers.map(\.chat))
         var contents = ChaosLog()
-        let deadline = clock.monotonicNs + 120_000_000_000
         repeat {
             _ = wait(upToMs: 500) { false }
             contents = try reader.read(chats)
         } while !contents.settles(record) && clock.monotonicNs < deadline
         // What is in the log is on its way to the devices, until nothing has come for a while.
         var reckoning = ChaosReckoning(record, contents)
-        var quietTurns = 0
-        while !reckoning.violations.isEmpty, quietTurns < 20, clock.monotonicNs < deadline {
+        while !reckoning.violations.isEmpty, clock.monotonicNs < deadline {
             let before = record.deliveries
+            guard wait(upToMs: Self.quietMs, for: { record.deliveries > before }) else { break }
             _ = wait(upToMs: 500) { false }
-            quietTurns = record.deliveries == before ? quietTurns + 1 : 0
-            if quietTurns == 0 || quietTurns == 20 { reckoning = ChaosReckoning(record, contents) }
+            reckoning = ChaosReckoning(record, contents)
         }
         return reckoning
     }

@@ -73,8 +73,11 @@ public final class History: Sendable {
             rejected = metrics.counter("fanout_history_rejected_total", "Records that could not be stored")
             batches = metrics.histogram("fanout_history_batch_seconds", "Time to store a batch")
             postgresUp = metrics.gauge("fanout_history_postgres_up", "Whether Postgres answers")
-            reachedMs = metrics.gauge(
-                "fanout_history_reached_ms", "Everything that the log took before this time (ms) is stored")
+            let reachedMs = Gauge()
+            self.reachedMs = reachedMs
+            metrics.gauge(
+                "fanout_history_reached_timestamp_seconds", "Everything that the log took before this time is stored"
+            ) { Double(reachedMs.value) / 1000 }
         }
     }
 

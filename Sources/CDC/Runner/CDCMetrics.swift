@@ -36,8 +36,11 @@ struct CDCMetrics: Sendable {
         slotInDanger = metrics.gauge(
             "fanout_cdc_slot_in_danger", "1 when the slot's wal_status is unreserved or lost.")
         confirmed = metrics.gauge("fanout_cdc_confirmed_position", "The confirmed position in the log, as a number.")
-        lastCommitMs = metrics.gauge(
-            "fanout_cdc_last_commit_timestamp_ms", "When the last transaction read had committed.")
+        let lastCommitMs = Gauge()
+        self.lastCommitMs = lastCommitMs
+        metrics.gauge(
+            "fanout_cdc_last_commit_timestamp_seconds", "When the last transaction read had committed."
+        ) { Double(lastCommitMs.value) / 1000 }
         pending = metrics.gauge("fanout_cdc_pending_transactions", "Transactions not fully acknowledged by Kafka.")
     }
 }

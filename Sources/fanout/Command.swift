@@ -16,6 +16,9 @@ struct Command: Sendable {
     /// A paragraph or an example for `fanout NAME --help`.
     var details = ""
     let options: [Option]
+    /// Whether, called like this, it answers a monitoring system: whatever keeps it from answering, wrong usage included, is
+    /// then `unknown` and stands on standard output.
+    var cannotTell: @Sendable (_ arguments: [String]) -> Bool = { _ in false }
     let run: @Sendable (Invocation) throws -> ExitCode
 
     /// Also what every command takes.

@@ -35,6 +35,9 @@ struct CommandLineFrame {
         }
         do {
             return try run(command, Array(arguments.dropFirst()))
+        } catch  where command.cannotTell(arguments) {
+            Output.standard("UNKNOWN: fanout \(command.name): \(error)\n")
+            return .unknown
         } catch let error as UsageError {
             Output.error("fanout \(command.name): \(error); fanout \(command.name) --help lists the options\n")
             return .usage

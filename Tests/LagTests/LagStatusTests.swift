@@ -107,22 +107,89 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         before: sample(at: 0, position(100, end: 1_000_000, firstMs: -100)),
         now: sample(at: 1000, position(5100, end: 12_345_678, firstMs: -100), position(9, end: 5, partition: 1)))
 
-    @Test func `no line of the table is wider than 80 columns`() {
-        var table = LagTable()
-        for partitions in [false, true] {
-            table.showsPartitions = partitions
-            for line in table.lines(status) { #expect(line.count <= 80, "\(line)") }
+    /// Everything a table can show, and more of it than fits.
+    private var crowded: LagStatus {
+        var now = sample(at: 100_000, position(5, end: 900, firstMs: 100))
+        now.slots = [
+            LagSample.Slot(
+                name: "fanout_of_a_very_long_deployment_name", isActive: false, confirmed: "12/FFAA0010",
+                retainedBytes: 5 << 30, safeBytes: 7 << 30, walStatus: "extended", behindSeconds: 75)
+        ]
+        now.instances = (0..<6).map {
+            LagSample.Instance(name: "chat-\($0)", connections: 19_000, isDraining: $0 == 2, heartbeatAgeMs: 9000)
         }
-        #expect(table.lines(status).last == "! a commit lies outside of the log")
+        now.missing = ["the time of the first waiting record, at 1234 places of a cluster that answers slowly today"]
+        return LagStatus(before: nil, now: now)
+    }
+
+    @Test func `no line of the table is wider than it is told, and at 80 columns nothing is lost`() {
+        var table = LagTable()
+        for columns in [80, 120, 60, 40] {
+            for (partitions, status) in [(false, status), (true, status), (false, crowded), (true, crowded)] {
+                table.showsPartitions = partitions
+                table.columns = columns
+                for line in table.lines(status) { #expect(line.count <= columns, "\(line)") }
+            }
+        }
+        table.columns = 80
+        #expect(table.lines(status).contains("! a commit lies outside of the log"))
+        let words = table.lines(crowded).joined(separator: " ").split(separator: " ").joined(separator: " ")
+        for wanted in [
+            "slot fanout_of_a_very_long_deployment_name: DANGER, NOT ACTIVE at 12/FFAA0010, keeps 5120 MiB of WAL (extended,",
+            "7168 MiB left), 75s behind", "chat-5 19000 devices, silent for 9.0s", "chat-2 19000 devices, draining",
+            "missing: the time of the first waiting record, at 1234 places of a cluster that answers slowly today",
+        ] { #expect(words.contains(wanted), "\(wanted)\n\(words)") }
+    }
+
+    @Test func `a coloured line is cut like a plain one, and its colour ends with it`() {
+        var table = LagTable()
+        table.columns = 40
+        let plain = table.lines(crowded)
+        table.usesColour = true
+        let coloured = table.lines(crowded)
+        #expect(coloured.contains { $0.hasPrefix("\u{1b}[3") && $0.hasSuffix("\u{1b}[0m") })
+        #expect(coloured.map(Self.visible) == plain)
+    }
+
+    /// What a terminal shows of a line.
+    private static func visible(_ line: String) -> String { line.replacing(/\u{1b}\[[0-9;]*m/, with: "") }
+
+    @Test func `a partition's row tells who has it and when it was committed, a wide table everything`() {
+        let place = TopicPartition("t", 3)
+        var now = sample(at: 100_000)
+        now.positions = [
+            LagSample.Position(group: "g", partition: place, committed: 9, low: 0, end: 9, committedMs: 93_000),
+            LagSample.Position(group: "g", partition: TopicPartition("t", 4), committed: nil, low: 0, end: 0),
+        ]
+        now.groups = [
+            LagSample.Group(
+                id: "g", members: 2, owners: [place: LagSample.Owner(member: "m-1", name: "join-1", host: "10.0.0.7")])
+        ]
+        let status = LagStatus(before: nil, now: now)
+        var table = LagTable()
+        table.showsPartitions = true
+        #expect(table.lines(status)[1].contains("7.0s OK      join-1@10.0.0"))
+        #expect(table.lines(status)[2].contains("never"))
+        table.columns = 120
+        #expect(table.lines(status)[0].contains("IN/s") && table.lines(status)[0].contains("OWNER"))
+        table.showsPartitions = false
+        #expect(table.lines(status)[0].contains("COMMIT") && table.lines(status)[0].contains("MEMBERS"))
+        #expect(table.lines(status)[1].contains("      2 OK"))
     }
 
     @Test func `the watch view fills its terminal exactly, however small`() {
-        var view = LagWatch()
-        for _ in 0..<5 { view.add(status) }
-        for (columns, rows) in [(80, 24), (40, 5), (10, 2), (1, 1), (200, 60)] {
-            let screen = view.screen(status, table: LagTable(), columns: columns, rows: rows)
-            #expect(screen.count == rows)
-            #expect(screen.allSatisfy { $0.count <= columns })
+        for usesColour in [false, true] {
+            for status in [status, crowded] {
+                var view = LagWatch()
+                var table = LagTable()
+                table.usesColour = usesColour
+                for _ in 0..<5 { view.add(status) }
+                for (columns, rows) in [(80, 24), (40, 5), (10, 2), (1, 1), (200, 60)] {
+                    let screen = view.screen(status, table: table, columns: columns, rows: rows)
+                    #expect(screen.count == rows)
+                    for line in screen { #expect(Self.visible(line).count <= columns, "\(line)") }
+                }
+            }
         }
     }
 
@@ -148,5 +215,50 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         #expect(verdict(9) == .critical)
         #expect(verdict(1, missing: ["a"]) == .unknown)
         #expect(verdict(9, missing: ["a"]) == .critical)
+    }
+
+    @Test func `a cluster that does not answer is unknown, unless a slot is in danger`() {
+        var now = LagSample(takenMs: 0)
+        now.clusterError = "refused"
+        let unknown = LagCheck().verdict(on: LagStatus(before: nil, now: now))
+        #expect(unknown.0 == .unknown && unknown.line == "UNKNOWN: no answer from the cluster: refused")
+        now.slots = [
+            LagSample.Slot(
+                name: "s", isActive: true, confirmed: "0/0", retainedBytes: 0, safeBytes: nil, walStatus: "lost",
+                behindSeconds: nil)
+        ]
+        let critical = LagCheck().verdict(on: LagStatus(before: nil, now: now))
+        #expect(critical.0 == .critical && critical.line.contains("refused"))
+    }
+
+    @Test func `what only markers of transactions lie behind is nothing waiting`() {
+        var place = position(5, end: 7)
+        place.hasOnlyMarkers = true
+        let row = row(nil, sample(at: 60_000, place))
+        #expect(row.messages == 0 && row.seconds == 0 && row.state == .ok)
+    }
+
+    @Test func `Prometheus gets each family's samples together, names escaped, and never as +Inf`() {
+        var now = sample(at: 2000, position(1, end: 9, firstMs: 1000), position(2, end: 2, partition: 1))
+        now.slots = [
+            LagSample.Slot(
+                name: "a\"b", isActive: true, confirmed: "0/0", retainedBytes: 7, safeBytes: nil, walStatus: "reserved",
+                behindSeconds: 0.5)
+        ]
+        let before = sample(at: 1000, position(1, end: 5), position(2, end: 2, partition: 1))
+        let text = String(decoding: LagStatus(before: before, now: now).metrics(), as: UTF8.self)
+        let lines = text.split(separator: "\n")
+        let families = lines.filter { !$0.hasPrefix("#") }.map { $0.prefix { $0 != "{" && $0 != " " } }
+        var seen: [Substring] = []
+        for family in families where seen.last != family {
+            #expect(!seen.contains(family), "\(family) is torn apart")
+            seen.append(family)
+        }
+        #expect(lines.contains(#"fanout_lag_seconds{group="g",topic="t",partition="0"} 1"#))
+        #expect(lines.contains(#"fanout_lag_written_per_second{group="g",topic="t"} 4"#))
+        #expect(lines.contains(#"fanout_lag_catch_up_seconds{group="g",topic="t"} +Inf"#))
+        #expect(lines.contains(#"fanout_slot_wal_status{slot="a\"b",wal_status="reserved"} 1"#))
+        #expect(lines.contains(#"fanout_slot_behind_seconds{slot="a\"b"} 0.5"#))
+        #expect(lines.contains("fanout_lag_up 1"))
     }
 }

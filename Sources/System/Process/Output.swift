@@ -38,38 +38,4 @@ public enum Terminal {
         guard unsafe fanout_winsize(STDOUT_FILENO, &size) == 0, size.ws_col > 0 else { return nil }
         return (Int(size.ws_col), Int(size.ws_row))
     }
-
-    /// Keys come at once and unechoed until the result is dropped; Ctrl-C still interrupts. `nil` when there is no
-    /// terminal.
-    public static func readKeys() -> RawMode? {
-        var settings = termios()
-        guard unsafe tcgetattr(STDIN_FILENO, &settings) == 0 else { return nil }
-        let previous = settings
-        settings.c_lflag &= ~tcflag_t(ICANON | ECHO)
-        guard unsafe tcsetattr(STDIN_FILENO, TCSANOW, &settings) == 0 else { return nil }
-        return RawMode(previous: previous)
-    }
-
-    public struct RawMode: ~Copyable {
-        private let previous: termios
-        /// Where the keys come from, for an event loop to watch.
-        public var descriptor: Int32 { STDIN_FILENO }
-
-        fileprivate init(previous: termios) {
-            self.previous = previous
-        }
-
-        deinit {
-            var settings = previous
-            _ = unsafe tcsetattr(STDIN_FILENO, TCSANOW, &settings)
-        }
-
-        /// The next key's byte, waiting for at most `timeoutMs`.
-        public func nextKey(timeoutMs: Int) -> UInt8? {
-            var request = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
-            guard unsafe poll(&request, 1, Int32(clamping: timeoutMs)) == 1 else { return nil }
-            var byte: UInt8 = 0
-            return unsafe read(STDIN_FILENO, &byte, 1) == 1 ? byte : nil
-        }
-    }
 }

@@ -12,6 +12,9 @@ public enum ProcessSignal: Int32, Sendable, CaseIterable, CustomStringConvertibl
     case child = 17
     case `continue` = 18
     case stop = 19
+    /// Ctrl-Z.
+    case terminalStop = 20
+    case windowChange = 28
 
     public var description: String {
         switch self {
@@ -24,6 +27,8 @@ public enum ProcessSignal: Int32, Sendable, CaseIterable, CustomStringConvertibl
         case .child: "SIGCHLD"
         case .continue: "SIGCONT"
         case .stop: "SIGSTOP"
+        case .terminalStop: "SIGTSTP"
+        case .windowChange: "SIGWINCH"
         }
     }
 }

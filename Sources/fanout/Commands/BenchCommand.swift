@@ -51,7 +51,7 @@ struct BenchRun: Sendable {
     let run: @Sendable (Invocation) throws -> ExitCode
 
     static let all: [BenchRun] = [
-        load, chaos, cdc, join, sockets, loop, kafka, broker, history, delivery, json,
+        load, chaos, cdc, join, sockets, loop, kafka, broker, history, delivery, lag, json,
     ]
 
     private static func target(_ options: Options) throws -> LoadTarget {

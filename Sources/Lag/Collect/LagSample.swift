@@ -13,10 +13,14 @@ public struct LagSample: Sendable {
         public let end: Int64
         /// The timestamp of the first record not yet consumed; `nil` when there is none, or it could not be read in time.
         public var firstWaitingMs: Int64?
+        /// When the commit was made; `nil` when that was too long ago to be found, or may not be read.
+        public var committedMs: Int64?
+        /// Nothing that a consumer could get lies between the commit and the end, only markers of transactions.
+        public var hasOnlyMarkers = false
 
         public init(
             group: String, partition: TopicPartition, committed: Int64?, low: Int64, end: Int64,
-            firstWaitingMs: Int64? = nil
+            firstWaitingMs: Int64? = nil, committedMs: Int64? = nil
         ) {
             self.group = group
             self.partition = partition
@@ -24,11 +28,12 @@ public struct LagSample: Sendable {
             self.low = low
             self.end = end
             self.firstWaitingMs = firstWaitingMs
+            self.committedMs = committedMs
         }
 
         /// Where the group goes on. A commit that lies outside of the log is moved to its nearer edge.
         public var next: Int64 { min(max(committed ?? low, low), end) }
-        public var messages: Int64 { end - next }
+        public var messages: Int64 { hasOnlyMarkers ? 0 : end - next }
         /// The commit was outside of the log: beyond its end, or already deleted.
         public var isClamped: Bool { committed.map { $0 != next } ?? false }
     }
@@ -37,10 +42,28 @@ public struct LagSample: Sendable {
         public let id: String
         /// `nil` when the coordinator did not answer.
         public let members: Int?
+        /// Whom the group has given each partition that it subscribes to.
+        public let owners: [TopicPartition: Owner]
 
-        public init(id: String, members: Int?) {
+        public init(id: String, members: Int?, owners: [TopicPartition: Owner] = [:]) {
             self.id = id
             self.members = members
+            self.owners = owners
+        }
+    }
+
+    /// A member of a group.
+    public struct Owner: Sendable, Equatable {
+        /// Given by the coordinator; another one after each start.
+        public let member: String
+        /// Its stable name where it has one, else its client id.
+        public let name: String
+        public let host: String
+
+        public init(member: String, name: String, host: String) {
+            self.member = member
+            self.name = name
+            self.host = host
         }
     }
 
@@ -84,6 +107,8 @@ public struct LagSample: Sendable {
     }
 
     public var takenMs: Int64
+    /// Why there are no positions at all: the cluster does not answer, or does not let us in.
+    public var clusterError: String?
     public var positions: [Position] = []
     public var groups: [Group] = []
     public var slots: [Slot] = []

@@ -36,6 +36,7 @@ extension LagStatus {
                     }
                 }
             }
+            if let clusterError { $0.field("error", clusterError) } else { $0.nullField("error") }
             $0.name("missing")
             $0.array { json in for line in missing { json.value(line) } }
         }
@@ -50,6 +51,16 @@ extension LagRow {
             if let partition {
                 $0.field("partition", partition)
                 if let committed { $0.field("committed", committed) } else { $0.nullField("committed") }
+                $0.name("owner")
+                if let owner {
+                    $0.object {
+                        $0.field("member", owner.member)
+                        $0.field("name", owner.name)
+                        $0.field("host", owner.host)
+                    }
+                } else {
+                    $0.null()
+                }
             }
             $0.field("end", end)
             $0.field("messages", messages)
@@ -58,6 +69,7 @@ extension LagRow {
             $0.optional("rate_in", rateIn)
             $0.optional("rate_out", rateOut)
             $0.optional("catch_up_seconds", rateIn == nil ? nil : catchUpSeconds)
+            $0.optional("commit_age_seconds", commitAgeSeconds)
             if let members { $0.field("members", members) } else { $0.nullField("members") }
             $0.field("state", state.rawValue)
         }

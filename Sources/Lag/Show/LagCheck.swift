@@ -36,8 +36,10 @@ public struct LagCheck: Sendable {
                 "slot \(slot.name) is \(slot.walStatus) and keeps \(LagTable.bytes(slot.retainedBytes))")
         }
         // A check that could not see everything cannot say that all is well.
-        if verdict == .ok, !status.missing.isEmpty {
-            return (.unknown, "UNKNOWN: \(status.missing.joined(separator: "; "))")
+        let unseen = (status.clusterError.map { ["no answer from the cluster: \($0)"] } ?? []) + status.missing
+        if !unseen.isEmpty {
+            if verdict == .ok { return (.unknown, "UNKNOWN: \(unseen.joined(separator: "; "))") }
+            reasons.append("missing: \(unseen.joined(separator: "; "))")
         }
         let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][Int(verdict.rawValue)]
         return (

@@ -44,7 +44,11 @@ public struct LagRow: Sendable, Equatable {
     /// Records a second; `nil` before the second look.
     public let rateIn: Double?
     public let rateOut: Double?
+    /// How long ago the group last committed here; for totals, on any partition. `nil` when that is not known.
+    public let commitAgeSeconds: Double?
     public let members: Int?
+    /// Which member has the partition; `nil` for totals, and where nobody has it.
+    public let owner: LagSample.Owner?
     public let state: LagState
 
     /// How long until nothing waits at the present rates; `nil` when that will not happen, or is not known.
@@ -63,21 +67,24 @@ public struct LagStatus: Sendable {
     public let slots: [(slot: LagSample.Slot, state: LagState)]
     public let instances: [LagSample.Instance]
     public let missing: [String]
+    /// Why there are no rows: the cluster does not answer.
+    public let clusterError: String?
     public let takenMs: Int64
 
     public init(before: LagSample?, now: LagSample, thresholds: LagThresholds = LagThresholds()) {
         let earlier = Dictionary((before?.positions ?? []).map { (Key($0), $0) }) { first, _ in first }
-        let members = Dictionary(now.groups.map { ($0.id, $0.members) }) { first, _ in first }
+        let groups = Dictionary(now.groups.map { ($0.id, $0) }) { first, _ in first }
         let elapsed = before.map { Double(now.takenMs - $0.takenMs) / 1000 } ?? 0
         rows = now.positions.map { position in
             Self.row(
-                position, earlier: earlier[Key(position)], elapsed: elapsed, members: members[position.group] ?? nil,
+                position, earlier: earlier[Key(position)], elapsed: elapsed, group: groups[position.group],
                 nowMs: now.takenMs, thresholds)
         }
         totals = Self.totals(of: rows)
         slots = now.slots.map { ($0, Self.state(of: $0, thresholds)) }
         instances = now.instances
         missing = now.missing
+        clusterError = now.clusterError
         takenMs = now.takenMs
     }
 
@@ -94,8 +101,8 @@ public struct LagStatus: Sendable {
     }
 
     private static func row(
-        _ position: LagSample.Position, earlier: LagSample.Position?, elapsed: Double, members: Int?, nowMs: Int64,
-        _ thresholds: LagThresholds
+        _ position: LagSample.Position, earlier: LagSample.Position?, elapsed: Double, group: LagSample.Group?,
+        nowMs: Int64, _ thresholds: LagThresholds
     ) -> LagRow {
         let seconds: Double? =
             position.messages == 0 ? 0 : position.firstWaitingMs.map { max(0, Double(nowMs - $0) / 1000) }
@@ -107,7 +114,7 @@ public struct LagStatus: Sendable {
             rateOut = max(0, Double(position.next - earlier.next)) / elapsed
         }
         var state = LagState.ok
-        if members == 0 {
+        if group?.members == 0 {
             state = .empty
         } else if let earlier, position.messages > 0, earlier.messages > 0, position.next == earlier.next,
             (seconds ?? .infinity) > thresholds.stalledSeconds
@@ -121,7 +128,9 @@ public struct LagStatus: Sendable {
         return LagRow(
             group: position.group, topic: position.partition.topic, partition: position.partition.partition,
             committed: position.committed, end: position.end, messages: position.messages, seconds: seconds,
-            isClamped: position.isClamped, rateIn: rateIn, rateOut: rateOut, members: members, state: state)
+            isClamped: position.isClamped, rateIn: rateIn, rateOut: rateOut,
+            commitAgeSeconds: position.committedMs.map { max(0, Double(nowMs - $0) / 1000) }, members: group?.members,
+            owner: group?.owners[position.partition], state: state)
     }
 
     private static func totals(of rows: [LagRow]) -> [LagRow] {
@@ -143,7 +152,8 @@ public struct LagStatus: Sendable {
                 end: rows.reduce(0) { $0 + $1.end }, messages: rows.reduce(0) { $0 + $1.messages },
                 // The worst partition, as a user of it feels it; unknown only if nothing is known.
                 seconds: known.isEmpty ? nil : known.max(), isClamped: rows.contains(where: \.isClamped),
-                rateIn: sum(rows.map(\.rateIn)), rateOut: sum(rows.map(\.rateOut)), members: first.members,
+                rateIn: sum(rows.map(\.rateIn)), rateOut: sum(rows.map(\.rateOut)),
+                commitAgeSeconds: rows.compactMap(\.commitAgeSeconds).min(), members: first.members, owner: nil,
                 state: rows.map(\.state).max() ?? .ok)
         }
     }

@@ -1,0 +1,68 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Every stage as a process of its own, on a private broker and database: what `fanout up` runs, for a test that stops one of
+/// them or calls one differently.
+final class StagedSystem {
+    let broker: BrokerProcess
+    let database: String
+    let tokenKey = "a-token-key-of-at-least-thirty-two-bytes"
+    private(set) var chatPort = 0
+    private var stages: [String: FanoutProcess] = [:]
+
+    init() throws {
+        broker = try BrokerProcess(["--partitions", "0"])
+        database = try PostgresCluster.shared().freshDatabase(migrated: true)
+        #expect(try fanout(["topics", "create", "--partitions", "4"]).status == 0)
+        try start("cdc", ["--slot", "staged_\(UInt32.random(in: 0 ... .max))"])
+        try start("join", ["--name", "join-1"])
+        try start("delivery", ["--name", "delivery-1", "--presence-grace", "500ms", "--push-window", "200ms"])
+        try start("history")
+        // Nobody answers there, so every notice ends in chat.push.dead.
+        try start("push", ["--webhook", "http://127.0.0.1:1/", "--window", "200ms", "--attempts-max", "1"])
+        try start("chat", ["--name", "chat-1", "--listen", "127.0.0.1:0", "--drain", "200ms", "--rate", "1000"])
+        let chat = try #require(stages["chat"])
+        #expect(chat.waitForOutput("port="), "\(chat.text)")
+        let port = try #require(chat.text.firstMatch(of: /\bport=(\d+)/), "\(chat.text)")
+        chatPort = Int(port.1) ?? 0
+    }
+
+    deinit {
+        for stage in ["chat", "push", "history", "delivery", "join", "cdc"] { stop(stage) }
+        broker.kill()
+    }
+
+    var environment: [String: String] {
+        [
+            "FANOUT_KAFKA": broker.address, "FANOUT_POSTGRES": database, "FANOUT_TOKEN_KEY": tokenKey,
+            "FANOUT_LINK_SECRET": "a-link-secret-of-at-least-thirty-two-bytes",
+        ]
+    }
+
+    /// Runs a command to its end.
+    func fanout(_ arguments: [String]) throws -> (status: Int32?, text: String) {
+        try FanoutProcess.run(arguments, environment: environment)
+    }
+
+    func start(_ stage: String, _ arguments: [String] = []) throws {
+        stages[stage] = try FanoutProcess([stage] + arguments, environment: environment)
+    }
+
+    func stop(_ stage: String) { stages.removeValue(forKey: stage)?.terminate() }
+
+    var text: String {
+        stages.sorted { $0.key < $1.key }.map { "== \($0.key)\n\($0.value.text)" }.joined(separator: "\n")
+    }
+
+    /// Starts a script of Tests/Interop with the Python that the tests have.
+    func python(_ script: String, _ arguments: [String], environment more: [String: String] = [:]) throws
+        -> FanoutProcess
+    {
+        let root = WebClientTests.root
+        return try FanoutProcess(
+            [root.appending(path: "Tests/Interop/\(script)").path] + arguments,
+            environment: environment.merging(more) { $1 },
+            program: root.appending(path: ".venv/bin/python").path)
+    }
+}

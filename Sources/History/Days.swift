@@ -24,6 +24,7 @@ struct Days {
     /// Partitions are there this many days ahead, so that midnight is like any other time.
     static let ahead = 3
     private static let lock: Int64 = 0x6668_6461_7973
+    private static let dropLock = lock + 1
 
     /// Makes what is missing of these days.
     mutating func make(_ days: some Sequence<Int64>, _ store: inout StoreConnection) throws(PostgresError) {
@@ -53,8 +54,31 @@ struct Days {
         }
     }
 
-    /// Drops the days that ended before `beforeMs`, and says in the database that they are gone. Answers their names.
+    /// Drops the days that ended before `beforeMs`, and says in the database that they are gone. Answers their names; none if
+    /// another sink is at it.
     mutating func drop(beforeMs: Int64, _ store: inout StoreConnection) throws(PostgresError) -> [String] {
+        guard try store.postgres.query("SELECT pg_try_advisory_lock($1)", [.int(Self.dropLock)]).bool(0, 0) == true
+        else { return [] }
+        // A detach waits for whoever still reads, and the sink with it: a long report may hold it up until the next hour,
+        // when it is finished.
+        try store.postgres.execute("SET lock_timeout = '10s'")
+        do throws(PostgresError) {
+            let names = try dropLocked(beforeMs: beforeMs, &store)
+            try Self.endDrop(&store)
+            return names
+        } catch {
+            if store.isGood { try? Self.endDrop(&store) }
+            throw error
+        }
+    }
+
+    private static func endDrop(_ store: inout StoreConnection) throws(PostgresError) {
+        try store.postgres.execute("RESET lock_timeout; SELECT pg_advisory_unlock(\(dropLock))")
+    }
+
+    private mutating func dropLocked(
+        beforeMs: Int64, _ store: inout StoreConnection
+    ) throws(PostgresError) -> [String] {
         let attached = try store.postgres.query(
             """
             SELECT c.relname::text, i.inhdetachpending FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -70,20 +94,27 @@ struct Days {
             old.append((name, attached.bool(row, 1) ?? false))
         }
         guard !old.isEmpty else { return [] }
-        // Said first: a device that asks in between is told to start over rather than given half of what it missed.
+        let boundary = Day.start(of: beforeMs)
+        // Said first: a device that asks in between is told to start over rather than given half of what it missed. The
+        // join may have been behind, so the last messages of a day can have been delivered on the next: no later than a
+        // mark's width after the day's last mark.
+        let delivered = try store.postgres.query("SELECT max(at_ms) FROM sink_marks WHERE ts < $1", [.int(boundary)])
+        try SinkWriter.setDropped(
+            beforeMs: max(boundary, delivered.int(0, 0).map { $0 + SinkBatch.markEveryMs } ?? 0), &store.postgres)
+        // What was said goes, so its beginning does not stay in the conversation list.
         try store.postgres.query(
             """
-            INSERT INTO sink_progress (topic, partition, next_offset, reached_ms) VALUES ('', 0, 0, $1)
-            ON CONFLICT (topic, partition) DO UPDATE SET reached_ms = greatest(sink_progress.reached_ms, $1)
-            """, [.int(Day.start(of: beforeMs))])
+            UPDATE chat_activity SET last_preview = NULL, last_sender = NULL
+            WHERE last_ts < $1 AND (last_preview IS NOT NULL OR last_sender IS NOT NULL)
+            """, [.int(boundary)])
+        try store.postgres.query("DELETE FROM sink_marks WHERE ts < $1", [.int(boundary - Day.ms)])
         for (name, isPending) in old {
             // A detach that was interrupted is finished; neither may be in a transaction.
             try store.postgres.execute(
                 "ALTER TABLE messages DETACH PARTITION \(name) \(isPending ? "FINALIZE" : "CONCURRENTLY")")
             try store.postgres.execute("DROP TABLE IF EXISTS \(name)")
         }
-        try store.postgres.query("DELETE FROM sink_marks WHERE ts < $1", [.int(Day.start(of: beforeMs) - Day.ms)])
-        known = known.filter { $0 >= Day.start(of: beforeMs) }
+        known = known.filter { $0 >= boundary }
         return old.map(\.name)
     }
 }

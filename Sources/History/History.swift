@@ -2,6 +2,7 @@
 //
 //     History.swift       configuration, start and stop
 //     HistorySink.swift   the one thread: log → batches → transactions, and what it does when either side is away
+//     RejectLog.swift     what cannot be stored, to chat.rejected
 //     SinkBatch.swift     records on their way into one transaction (a value)
 //     SinkWriter.swift    the transaction
 //     Days.swift          the partitions of `messages`
@@ -94,10 +95,12 @@ public final class History: Sendable {
         try sink.run()
     }
 
-    /// Forgets all that was stored, so that the next run fills the tables from the log's beginning.
+    /// Forgets what was stored of the messages, so that the next run fills the tables from the log's beginning. What the log
+    /// cannot give back stays: read positions, whose signals it keeps for a day only, and before when messages are gone.
     public static func empty(_ postgres: String) throws {
         var store = try StoreConnection(postgres)
-        try store.postgres.execute("TRUNCATE messages, chat_activity, read_state, sink_marks, sink_progress")
+        try store.postgres.execute(
+            "TRUNCATE messages, chat_activity, sink_marks; DELETE FROM sink_progress WHERE topic <> ''")
     }
 
     /// Asks `run` to return; at once, from any thread.

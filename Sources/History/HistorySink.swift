@@ -16,8 +16,7 @@ final class HistorySink {
     private let configuration: HistoryConfiguration
     private let log: Log
     private let consumer: Consumer
-    private let rejects: ResendingProducer
-    private let rejectedTopic: ProducerTopic
+    private let rejects: RejectLog
     private let messages: ConsumerTopic
     private let messagesName: String
     private let signalsName: String
@@ -31,11 +30,13 @@ final class HistorySink {
     private var stored: [PartitionKey: SinkBatch.Position] = [:]
     private var pending: [PartitionKey: SinkBatch.Position] = [:]
     private var batch = SinkBatch()
+    /// Records of the batch that cannot be stored.
+    private var refusals: [Refusal] = []
     private var batchSinceMs: Int64 = 0
-    private var rejectTag: UInt64 = 0
     private var lastUpkeepMs: Int64 = 0
     private var lastRetentionMs: Int64 = 0
     private var backoffMs = HistorySink.backoffMinMs
+    /// Where the partitions ended when they were first read (`fanout history rebuild`).
     private var ends: [PartitionKey: Int64] = [:]
 
     private enum State: Equatable {
@@ -64,14 +65,11 @@ final class HistorySink {
         signalsName = configuration.names[.signals]
         messages = consumer.topic(messagesName)
         _ = consumer.topic(signalsName)
-        var producing = ProducerOptions()
-        producing.deliveryTimeoutMs = 0
         // A transaction that is lost in a crash of the server is read again from the log, position and all.
         database = ReconnectingStore(
             configuration.postgres, setUp: "SET synchronous_commit = off; SET application_name = 'fanout history'"
         ) { log.debug("postgres", ["notice": "\($0)"]) }
-        rejects = try ResendingProducer(configuration.kafka, producing, log: kafkaLog)
-        rejectedTopic = try rejects.topic(configuration.names[.rejected])
+        rejects = try RejectLog(configuration.kafka, topic: configuration.names[.rejected], log: kafkaLog)
     }
 
     func run() throws {
@@ -89,7 +87,7 @@ final class HistorySink {
             if let event { try handle(event) }
             let isFull = batch.recordCount >= configuration.batchRecordsMax
             if !batch.isEmpty, isFull || nowMs - batchSinceMs >= configuration.lingerMs { try storeBatch() }
-            _ = try rejects.poll { _ in }
+            try rejects.poll()
             try upkeep()
             if configuration.stopsAtEnd, isAtEnd() { break }
         }
@@ -99,7 +97,7 @@ final class HistorySink {
     private var nowMs: Int64 { stage.clock.wallMs }
 
     private func finish() {
-        _ = rejects.close(deadlineMs: 5000) { _ in }
+        rejects.close()
         consumer.close(deadlineMs: 5000)
     }
 
@@ -128,32 +126,14 @@ final class HistorySink {
             switch outcome {
             case .taken: break
             case .repeated: stage.counts.repeated.add()
-            case .bad(let reason): reject(reason, key, message.offset, key: message.key, message.value)
+            case .bad(let reason):
+                var refusal = Refusal(
+                    source: SourcePosition(topic: key.topic, partition: key.partition, offset: message.offset),
+                    reason: "malformed", detail: reason)
+                if let key = message.key { refusal.key = [UInt8](copying: key) }
+                if let value = message.value { refusal.value = [UInt8](copying: value) }
+                refusals.append(refusal)
             }
-        }
-    }
-
-    /// Writes what cannot be stored to `chat.rejected`, and goes on.
-    private func reject(
-        _ reason: String, _ source: PartitionKey, _ offset: Int64, key: Span<UInt8>?, _ value: Span<UInt8>?
-    ) {
-        stage.counts.rejected.add()
-        log.warning("rejected", ["source": "\(source)/\(offset)", "reason": "\(reason)"])
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("reason", reason)
-        json.name("source")
-        json.beginObject()
-        json.field("topic", source.topic)
-        json.field("partition", source.partition)
-        json.field("offset", offset)
-        json.endObject()
-        // Whatever it is, as text: it may not be JSON.
-        if let value { json.field("record", String(showing: value)) } else { json.nullField("record") }
-        json.endObject()
-        rejectTag += 1
-        while (try? rejects.produce(rejectedTopic, key: key, value: json.bytes.span, tag: rejectTag)) == .queueFull {
-            _ = try? rejects.poll(timeoutMs: 100) { _ in }
         }
     }
 
@@ -188,8 +168,17 @@ final class HistorySink {
 
     private func forget() {
         batch.removeAll()
+        refusals = []
         pending = [:]
         stored = [:]
+    }
+
+    /// Reads nothing for a while, still a member of the group, and starts over.
+    private func startOverLater() throws {
+        forget()
+        try consumer.assign([])
+        state = .startingOver(notBeforeMs: nowMs + Int64(backoffMs))
+        backoffMs = min(backoffMs * 2, Self.backoffMaxMs)
     }
 
     /// Goes on from the positions in the database. The group's partitions are assigned by then, with nothing to read.
@@ -198,12 +187,25 @@ final class HistorySink {
         let keys = assigned.flatMap {
             [PartitionKey(topic: messagesName, partition: $0), PartitionKey(topic: signalsName, partition: $0)]
         }
+        let partitionCount: Int32
+        let extents: [PartitionKey: LogExtent]
+        do throws(KafkaError) {
+            partitionCount = try rejects.partitionCount(of: messagesName)
+            extents = try consumer.extents(of: keys)
+        } catch {
+            log.warning("the log does not tell how far it reaches", ["error": "\(error)"])
+            return try startOverLater()
+        }
+        if configuration.stopsAtEnd, extents.count < keys.count {
+            log.warning("waiting for all partitions", ["found": .int(Int64(extents.count))])
+            return try startOverLater()
+        }
         do throws(PostgresError) {
             stored = try database.use { store throws(PostgresError) in
                 try days.makeAhead(nowMs: nowMs, &store)
-                return try SinkWriter.positions(of: keys, &store)
+                return try SinkWriter.positions(of: keys, partitionCount: partitionCount, &store)
             }
-            try checkAgainstLog(keys)
+            for (key, extent) in extents { try compare(key, extent) }
         } catch {
             return try postgresFailed(error)
         }
@@ -213,23 +215,31 @@ final class HistorySink {
                 PartitionStart(TopicPartition(key.topic, key.partition), at: .offset(stored[key]?.nextOffset ?? 0))
             })
         state = .running
-        backoffMs = Self.backoffMinMs
         stage.counts.postgresUp.set(1)
     }
 
-    /// A position behind the end of its partition means that the topic was made anew: its seqs start again, too.
-    private func checkAgainstLog(_ keys: [PartitionKey]) throws(PostgresError) {
-        let partitions = keys.map { TopicPartition($0.topic, $0.partition) }
-        guard let answers = try? consumer.endOffsets(partitions) else { return }
-        for (key, answer) in zip(keys, answers) {
-            guard case .success(let end) = answer, let position = stored[key], position.nextOffset > end else {
-                continue
-            }
-            log.error(
-                "the topic ends before what was stored of it: it was made anew, starting at its beginning",
-                ["partition": "\(key)", "stored": .int(position.nextOffset), "end": .int(end)])
+    /// Makes a position one that the log has.
+    private func compare(_ key: PartitionKey, _ extent: LogExtent) throws(PostgresError) {
+        guard let position = stored[key] else { return }
+        if ends[key] == nil { ends[key] = extent.end }
+        let facts: Log.Fields = [
+            "partition": "\(key)", "stored": .int(position.nextOffset), "end": .int(extent.end),
+        ]
+        switch extent.judge(nextOffset: position.nextOffset) {
+        case .goOn: break
+        case .startAtBeginning:
+            log.error("the topic ends before what was stored of it: it was made anew, starting at its beginning", facts)
             try database.use { store throws(PostgresError) in try SinkWriter.restart(key, &store) }
             stored[key] = SinkBatch.Position(nextOffset: 0)
+        case .skip(let offset):
+            // Signals are kept for a day, and missing some is nothing to tell.
+            let isLoss = key.topic == messagesName
+            if isLoss { log.error("the log has let go of messages that were not stored", facts) }
+            let now = nowMs
+            try database.use { store throws(PostgresError) in
+                try SinkWriter.skip(key, to: offset, lostBeforeMs: isLoss ? now : nil, &store)
+            }
+            stored[key]?.nextOffset = offset
         }
     }
 
@@ -243,23 +253,30 @@ final class HistorySink {
             steps[key] = SinkWriter.Step(from: from, to: to, reachedMs: to.lastRecordMs)
         }
         let outcome: SinkWriter.Outcome
+        var refused = refusals
         do throws(PostgresError) {
-            outcome = try database.use { store throws(PostgresError) in try write(steps, &store) }
+            outcome = try database.use { store throws(PostgresError) in
+                try write(steps, &store) { rows in
+                    refused = refusals + rows.map(refusal(ofRow:))
+                    return tell(refused)
+                }
+            }
         } catch {
             return try postgresFailed(error)
         }
         switch outcome {
         case .fenced:
             log.warning("another sink has moved the positions")
-            forget()
-            try consumer.assign([])
-            state = .startingOver(notBeforeMs: nowMs + Int64(Self.backoffMinMs))
-        case .stored(let refused):
-            stage.counts.stored.add(batch.rowCount - refused.count)
+            try startOverLater()
+        case .untold: try startOverLater()
+        case .stored:
+            stage.counts.stored.add(batch.rowCount - (refused.count - refusals.count))
             stage.counts.batches.record(ns: stage.clock.monotonicNs - begin)
-            for index in refused { rejectRow(index) }
+            for refusal in refused { count(refusal) }
             stored = pending
             batch.removeAll()
+            refusals = []
+            backoffMs = Self.backoffMinMs
             try? consumer.commitLater(
                 steps.map { step in
                     CommittedOffset(
@@ -269,16 +286,16 @@ final class HistorySink {
     }
 
     private func write(
-        _ steps: [PartitionKey: SinkWriter.Step], _ store: inout StoreConnection
+        _ steps: [PartitionKey: SinkWriter.Step], _ store: inout StoreConnection, tell: ([Int]) -> Bool
     ) throws(PostgresError) -> SinkWriter.Outcome {
         try days.make(batch.days, &store)
         do throws(PostgresError) {
-            return try SinkWriter.write(batch, steps, &store)
+            return try SinkWriter.write(batch, steps, &store, tell: tell)
         } catch {
             guard Self.isAboutData(error) else { throw error }
             // Some row is there already, or not to Postgres' liking. Find it, and store the others.
             log.warning("storing row by row", ["error": "\(error)"])
-            return try SinkWriter.write(batch, steps, carefully: true, &store)
+            return try SinkWriter.write(batch, steps, carefully: true, &store, tell: tell)
         }
     }
 
@@ -288,15 +305,37 @@ final class HistorySink {
         return (state.hasPrefix("22") || state.hasPrefix("23")) && state != "23503"
     }
 
-    private func rejectRow(_ index: Int) {
+    // MARK: Refusing
+
+    /// Of a row that Postgres would not take.
+    private func refusal(ofRow index: Int) -> Refusal {
         let source = batch.sources[index]
-        let key = PartitionKey(topic: messagesName, partition: source.partition)
-        reject("Postgres refuses it", key, source.offset, key: nil, nil)
+        return Refusal(
+            source: SourcePosition(topic: messagesName, partition: source.partition, offset: source.offset),
+            reason: "not_stored", detail: "Postgres refuses the row", key: Array(source.chat.description.utf8),
+            value: batch.value(index))
+    }
+
+    /// Whether `chat.rejected` has them. If not, nothing is stored, and all is read again.
+    private func tell(_ refused: [Refusal]) -> Bool {
+        do throws(KafkaError) {
+            if try rejects.write(refused) { return true }
+            log.warning("rejected records could not be written in time", ["count": .int(Int64(refused.count))])
+        } catch {
+            log.error("rejected records cannot be written", ["error": "\(error)"])
+        }
+        return false
+    }
+
+    private func count(_ refusal: Refusal) {
+        stage.counts.rejected.add()
+        log.warning(
+            "rejected",
+            ["source": "\(refusal.source)", "reason": .string(refusal.reason), "detail": .string(refusal.detail)])
     }
 
     // MARK: Postgres
 
-    /// Reads nothing for a while, still a member of the group, and starts over.
     private func postgresFailed(_ error: PostgresError) throws {
         if error.sqlState == "42P01" {
             throw HistoryError(.schemaMissing, "\(error.message); run fanout db migrate")
@@ -304,10 +343,7 @@ final class HistorySink {
         guard error.isTransient || error.sqlState == "23503" else { throw HistoryError(.postgres, "\(error)") }
         stage.counts.postgresUp.set(error.code == .server ? 1 : 0)
         log.warning("cannot store", ["error": "\(error)", "retry_ms": .int(Int64(backoffMs))])
-        forget()
-        try consumer.assign([])
-        state = .startingOver(notBeforeMs: nowMs + Int64(backoffMs))
-        backoffMs = min(backoffMs * 2, Self.backoffMaxMs)
+        try startOverLater()
     }
 
     // MARK: Upkeep
@@ -346,7 +382,6 @@ final class HistorySink {
         var complete: [PartitionKey] = []
         for (key, answer) in zip(keys, answers) {
             guard case .success(let end) = answer else { continue }
-            ends[key] = ends[key] ?? end
             if let position = stored[key], position.nextOffset >= end { complete.append(key) }
         }
         if complete.count == keys.count { stage.counts.reachedMs.set(Int(asked)) }
@@ -355,9 +390,9 @@ final class HistorySink {
         }
     }
 
-    /// For `rebuild`: whether all is stored that was there when first asked.
+    /// For `rebuild`: whether all is stored that was there when it was first read, signals and all.
     private func isAtEnd() -> Bool {
-        guard state == .running, !ends.isEmpty, batch.isEmpty else { return false }
-        return ends.allSatisfy { key, end in (stored[key]?.nextOffset ?? 0) >= end }
+        guard state == .running, batch.isEmpty, !stored.isEmpty else { return false }
+        return stored.allSatisfy { key, position in ends[key].map { position.nextOffset >= $0 } ?? false }
     }
 }

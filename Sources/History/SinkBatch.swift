@@ -29,7 +29,6 @@ struct SinkBatch {
         var chat: ChatID
         var target: Int64
         var seq: Int64
-        var sender: UserID
         var isDelete: Bool
         /// The new text as raw JSON.
         var text: [UInt8]
@@ -63,6 +62,15 @@ struct SinkBatch {
         var atMs: Int64
     }
 
+    /// Where a row came from, should Postgres refuse it.
+    struct Source {
+        var partition: Int32
+        var offset: Int64
+        var chat: ChatID
+        /// Of `values`.
+        var value: Range<Int>
+    }
+
     static let markEveryMs: Int64 = 60_000
     static let previewCharacters = 120
     /// A message from the future is a broken clock, and would make partitions without end.
@@ -72,7 +80,11 @@ struct SinkBatch {
     private(set) var rows: [UInt8] = Copy.header
     private(set) var rowStarts: [Int] = []
     /// Where each row came from.
-    private(set) var sources: [(partition: Int32, offset: Int64)] = []
+    private(set) var sources: [Source] = []
+    /// The records of the rows.
+    private(set) var values: [UInt8] = []
+    /// What the log took before this time is not all here: it let go of records before they were read.
+    private(set) var lostBeforeMs: Int64?
     private(set) var days: Set<Int64> = []
     private(set) var changes: [Change] = []
     private(set) var activity: [ChatID: Activity] = [:]
@@ -83,13 +95,14 @@ struct SinkBatch {
 
     var isEmpty: Bool { recordCount == 0 }
     var rowCount: Int { rowStarts.count }
-    var byteCount: Int { rows.count }
 
     mutating func removeAll() {
         rows.removeAll(keepingCapacity: true)
         rows.append(contentsOf: Copy.header)
         rowStarts.removeAll(keepingCapacity: true)
         sources.removeAll(keepingCapacity: true)
+        values.removeAll(keepingCapacity: true)
+        lostBeforeMs = nil
         days.removeAll(keepingCapacity: true)
         changes.removeAll()
         activity.removeAll(keepingCapacity: true)
@@ -98,6 +111,9 @@ struct SinkBatch {
         recordCount = 0
     }
 
+    /// The record that a row was made of.
+    func value(_ index: Int) -> [UInt8] { Array(values[sources[index].value]) }
+
     /// The bytes of one row, for storing it alone.
     func row(_ index: Int) -> Range<Int> {
         rowStarts[index]..<(index + 1 < rowStarts.count ? rowStarts[index + 1] : rows.count)
@@ -105,7 +121,7 @@ struct SinkBatch {
 
     // MARK: Messages
 
-    /// Takes a record of `chat.messages`.
+    /// Takes a record of `chat.messages`: every record of its partition, in order. A step over offsets is a loss.
     ///
     /// - Parameter oldestMs: what is older is past its retention, and passed over.
     mutating func add(
@@ -113,6 +129,7 @@ struct SinkBatch {
         position: inout Position
     ) -> Outcome {
         recordCount += 1
+        if offset > position.nextOffset { lostBeforeMs = max(lostBeforeMs ?? 0, recordMs) }
         position.nextOffset = offset + 1
         position.lastRecordMs = max(position.lastRecordMs, recordMs)
         guard let bytes else { return .bad("no value") }
@@ -132,7 +149,10 @@ struct SinkBatch {
             marks.append(Mark(partition: partition, seq: message.seq, ts: message.ts, atMs: recordMs))
         }
         guard message.ts >= oldestMs else { return .taken }
-        sources.append((partition, offset))
+        let start = values.count
+        values.append(bytes)
+        sources.append(
+            Source(partition: partition, offset: offset, chat: message.chat, value: start..<values.count))
         append(message, bytes)
         days.insert(Day.start(of: message.ts))
         var chat = activity[message.chat] ?? Activity()
@@ -145,8 +165,7 @@ struct SinkBatch {
         } else if let target = message.target {
             changes.append(
                 Change(
-                    chat: message.chat, target: target, seq: message.seq, sender: message.from,
-                    isDelete: message.kind == .delete,
+                    chat: message.chat, target: target, seq: message.seq, isDelete: message.kind == .delete,
                     text: message.text.map { [UInt8](copying: bytes.extracting($0.quotedRange)) } ?? [],
                     partition: partition))
         }

@@ -24,17 +24,21 @@ enum SinkWriter {
     }
 
     enum Outcome: Equatable {
-        /// With the rows that Postgres would not take, by index; the others are stored.
-        case stored(refused: [Int])
-        /// Another sink has moved these positions.
+        case stored
+        /// Another sink has moved these positions. Nothing is stored.
         case fenced
+        /// What must be passed over could not be told. Nothing is stored.
+        case untold
     }
 
     /// Stores a batch, or throws with nothing of it stored.
     ///
-    /// - Parameter carefully: row by row, leaving out those that Postgres refuses.
+    /// - Parameters:
+    ///   - carefully: row by row, leaving out those that Postgres refuses.
+    ///   - tell: is given these rows, by index, before the positions move past them, and says whether they may.
     static func write(
-        _ batch: SinkBatch, _ steps: [PartitionKey: Step], carefully: Bool = false, _ store: inout StoreConnection
+        _ batch: SinkBatch, _ steps: [PartitionKey: Step], carefully: Bool = false, _ store: inout StoreConnection,
+        tell: ([Int]) -> Bool
     ) throws(PostgresError) -> Outcome {
         try store.postgres.execute("BEGIN")
         do throws(PostgresError) {
@@ -47,8 +51,13 @@ enum SinkWriter {
             try apply(batch.changes, &store.postgres)
             try storeMarks(batch.marks, &store.postgres)
             try storeReadings(batch.readings, &store.postgres)
+            if let lostBeforeMs = batch.lostBeforeMs { try setDropped(beforeMs: lostBeforeMs, &store.postgres) }
+            guard tell(refused) else {
+                try store.postgres.execute("ROLLBACK")
+                return .untold
+            }
             try store.postgres.execute("COMMIT")
-            return .stored(refused: refused)
+            return .stored
         } catch {
             if store.postgres.isGood { _ = try? store.postgres.execute("ROLLBACK") }
             throw error
@@ -109,7 +118,8 @@ enum SinkWriter {
         return refused
     }
 
-    /// Applies edits and deletes to their targets. Only the sender may edit; the sender or an admin may delete.
+    /// Applies edits and deletes to their targets. Whether their senders might was decided by the join, from the members at
+    /// that place of the log; who is an admin today says nothing about it.
     private static func apply(
         _ changes: [SinkBatch.Change], _ postgres: inout PostgresConnection
     ) throws(PostgresError) {
@@ -123,15 +133,10 @@ enum SinkWriter {
                                         ORDER BY seq DESC LIMIT 1), 0)
                   AND m.ts <= coalesce((SELECT ts FROM sink_marks WHERE partition = $3 AND seq > $2
                                         ORDER BY seq LIMIT 1), \(Int64.max))
-                  AND (m.sender = $4 OR $5 AND EXISTS (
-                       SELECT FROM members WHERE chat_id = $1 AND user_id = $4 AND role = 'admin'))
-                  AND coalesce(m.changed_seq, -1) < $6
+                  AND coalesce(m.changed_seq, -1) < $4
                 FOR UPDATE OF m
                 """,
-                [
-                    .id(change.chat), .int(change.target), .int(Int64(change.partition)), .id(change.sender),
-                    .bool(change.isDelete), .int(change.seq),
-                ])
+                [.id(change.chat), .int(change.target), .int(Int64(change.partition)), .int(change.seq)])
             guard found.rowCount == 1, let ts = found.int(0, 0) else { continue }
             let body = change.isDelete ? Array("{}".utf8) : Self.edited(found.bytes(0, 1), text: change.text.span)
             try postgres.query(
@@ -218,6 +223,7 @@ enum SinkWriter {
             ])
     }
 
+    /// Anybody may write a signal about any chat; only members have a place in it.
     private static func storeReadings(
         _ readings: [SinkBatch.Reader: SinkBatch.Reading], _ postgres: inout PostgresConnection
     ) throws(PostgresError) {
@@ -233,6 +239,7 @@ enum SinkWriter {
                    v.delivered
             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
                 AS v(reader, chat, seq, delivered, part)
+            JOIN members m ON m.chat_id = v.chat AND m.user_id = v.reader
             ON CONFLICT (user_id, chat_id) DO UPDATE SET
                 read_seq = greatest(r.read_seq, excluded.read_seq),
                 read_ts = greatest(r.read_ts, excluded.read_ts),
@@ -246,17 +253,18 @@ enum SinkWriter {
 
     // MARK: Positions
 
-    /// Where to go on in these partitions; those that are new are written down at 0.
+    /// Where to go on in these partitions. All partitions of these topics that are new are written down at 0, also those
+    /// that are not ours: a sync must not take what some of the sinks have stored for everything.
     static func positions(
-        of keys: [PartitionKey], _ store: inout StoreConnection
+        of keys: [PartitionKey], partitionCount: Int32, _ store: inout StoreConnection
     ) throws(PostgresError) -> [PartitionKey: SinkBatch.Position] {
         let keys = keys.sorted()
-        let parameters: [PostgresValue] = [.texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) })]
         try store.postgres.query(
             """
             INSERT INTO sink_progress (topic, partition, next_offset)
-            SELECT t, p, 0 FROM unnest($1::text[], $2::bigint[]) v(t, p) ON CONFLICT DO NOTHING
-            """, parameters)
+            SELECT t, p, 0 FROM unnest($1::text[]) t, generate_series(0, $2::bigint - 1) p ON CONFLICT DO NOTHING
+            """, [.texts(Set(keys.map(\.topic)).sorted()), .int(Int64(partitionCount))])
+        let parameters: [PostgresValue] = [.texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) })]
         let rows = try store.postgres.query(
             """
             SELECT s.topic, s.partition, s.next_offset, s.last_seq, s.reached_ms,
@@ -278,6 +286,28 @@ enum SinkWriter {
         try store.postgres.query(
             "UPDATE sink_progress SET next_offset = 0, last_seq = -1 WHERE topic = $1 AND partition = $2",
             [.text(key.topic), .int(Int64(key.partition))])
+    }
+
+    /// The records up to `offset` are gone from the log, and nothing follows them.
+    static func skip(
+        _ key: PartitionKey, to offset: Int64, lostBeforeMs: Int64?, _ store: inout StoreConnection
+    ) throws(PostgresError) {
+        try store.postgres.transaction { postgres throws(PostgresError) in
+            try postgres.query(
+                "UPDATE sink_progress SET next_offset = $3 WHERE topic = $1 AND partition = $2 AND next_offset < $3",
+                [.text(key.topic), .int(Int64(key.partition)), .int(offset)])
+            if let lostBeforeMs { try setDropped(beforeMs: lostBeforeMs, &postgres) }
+        }
+    }
+
+    /// Says that what the log took before this time is not all here: who was away since then must start over. It stands in
+    /// `sink_progress`, with no topic.
+    static func setDropped(beforeMs: Int64, _ postgres: inout PostgresConnection) throws(PostgresError) {
+        try postgres.query(
+            """
+            INSERT INTO sink_progress (topic, partition, next_offset, reached_ms) VALUES ('', 0, 0, $1)
+            ON CONFLICT (topic, partition) DO UPDATE SET reached_ms = greatest(sink_progress.reached_ms, excluded.reached_ms)
+            """, [.int(beforeMs)])
     }
 
     /// Everything that the log took before `reachedMs` is stored in these partitions, if they are still where we are.

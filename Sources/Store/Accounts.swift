@@ -31,17 +31,6 @@ public enum Accounts {
             """, [.id(user), .text(name)], readUser)
     }
 
-    /// A disabled user's sessions are closed and tokens refused.
-    public static func disable(_ user: UserID, _ disabled: Bool) -> Statement<Never> {
-        Statement(
-            "accounts.disable", "UPDATE users SET disabled = $2 WHERE user_id = $1", [.id(user), .bool(disabled)])
-    }
-
-    /// Refuses all tokens issued so far.
-    public static func revokeTokens(of user: UserID) -> Statement<Never> {
-        Statement("accounts.revoke", "UPDATE users SET tokens_valid_after = now() WHERE user_id = $1", [.id(user)])
-    }
-
     private static let readUser: @Sendable (borrowing PostgresResult, Int) -> User? = { row, index in
         guard let user: UserID = row.id(index, 0), let name = row.text(index, 1),
             let isDisabled = row.bool(index, 2), let createdAtMs = row.int(index, 3)
@@ -111,10 +100,6 @@ public enum Accounts {
         ]
     }
 
-    public static func setTitle(of chat: ChatID, _ title: String) -> Statement<Never> {
-        Statement("accounts.set_title", "UPDATE chats SET title = $2 WHERE chat_id = $1", [.id(chat), .text(title)])
-    }
-
     // MARK: Members
 
     /// Adds a member or changes the role of one.
@@ -130,17 +115,5 @@ public enum Accounts {
     public static func removeMember(_ user: UserID, from chat: ChatID) -> Statement<Never> {
         Statement(
             "accounts.remove_member", "DELETE FROM members WHERE chat_id = $1 AND user_id = $2", [.id(chat), .id(user)])
-    }
-
-    /// No push notifications until then; nil unmutes, `Int64.max` mutes for good.
-    public static func mute(_ user: UserID, in chat: ChatID, untilMs: Int64?) -> Statement<Never> {
-        Statement(
-            "accounts.mute",
-            """
-            UPDATE members SET muted_until =
-                CASE WHEN $3::bigint = 9223372036854775807 THEN 'infinity'::timestamptz
-                     ELSE to_timestamp($3::bigint / 1000.0) END
-            WHERE chat_id = $1 AND user_id = $2
-            """, [.id(chat), .id(user), untilMs.map { .int($0) } ?? .null])
     }
 }

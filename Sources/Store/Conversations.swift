@@ -45,8 +45,8 @@ public struct ConversationPlace: Sendable, Hashable {
     public var token: String { String(activeAtMs, radix: 36) + "." + chat.description }
 }
 
-/// The conversation list, newest first. A page token names a place in time, so chats that become active while a client
-/// pages move before it and none is skipped.
+/// The conversation list, newest first. A page token names a place in time: a chat in which nothing is said while a client
+/// pages is listed once, and one that becomes active moves before the place, where the client's live events tell of it.
 public enum Conversations {
     public static let limitMax = 200
     /// Counting stops here: nobody reads the difference between 100 and 1,000.
@@ -117,31 +117,5 @@ public enum Conversations {
             peerName: row.text(index, 4), isAdmin: isAdmin, metaVersion: metaVersion, lastSeq: row.int(index, 7),
             lastFrom: row.id(index, 8), lastPreview: row.text(index, 9), activeAtMs: activeAtMs,
             readSeq: row.int(index, 11), unread: Int(unread))
-    }
-}
-
-/// How far the members of a chat have read and been delivered to: what a client needs to draw ticks.
-public enum ReadStates {
-    public struct State: Sendable, Equatable {
-        public let user: UserID
-        public let readSeq: Int64
-        public let deliveredSeq: Int64
-    }
-
-    /// Those of at most 256 current members that have any.
-    public static func of(_ chat: ChatID) -> Statement<State> {
-        Statement(
-            "read_states",
-            """
-            SELECT r.user_id, r.read_seq, r.delivered_seq
-            FROM (SELECT user_id FROM members WHERE chat_id = $1 ORDER BY user_id LIMIT 256) m
-            JOIN read_state r ON r.user_id = m.user_id AND r.chat_id = $1
-            """, [.id(chat)]
-        ) { row, index in
-            guard let user: UserID = row.id(index, 0), let readSeq = row.int(index, 1),
-                let deliveredSeq = row.int(index, 2)
-            else { return nil }
-            return State(user: user, readSeq: readSeq, deliveredSeq: deliveredSeq)
-        }
     }
 }

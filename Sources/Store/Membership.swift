@@ -66,16 +66,25 @@ public enum Membership {
         }
     }
 
-    /// The chats of a user that have at least so many members: what a session declares to Delivery.
-    public static func largeChats(of user: UserID, membersMin: Int) -> Statement<ChatID> {
+    /// Which of these users' chats have at least so many members: what a session declares to Delivery. Each chat is counted
+    /// once, and only as far as the limit.
+    public static func largeChats(
+        of users: [UserID], membersMin: Int
+    ) -> Statement<(user: UserID, chat: ChatID)> {
         Statement(
             "membership.large_chats",
             """
-            SELECT m.chat_id FROM members m
-            WHERE m.user_id = $1
-              AND (SELECT count(*) FROM (SELECT 1 FROM members o WHERE o.chat_id = m.chat_id LIMIT $2) few) >= $2
-            ORDER BY m.chat_id
-            """, [.id(user), .int(Int64(membersMin))]
-        ) { row, index in row.id(index, 0) }
+            WITH mine AS (SELECT user_id, chat_id FROM members WHERE user_id = ANY ($1)),
+            large AS (
+                SELECT chat_id FROM (SELECT DISTINCT chat_id FROM mine) theirs
+                WHERE (SELECT count(*) FROM (
+                           SELECT FROM members other WHERE other.chat_id = theirs.chat_id LIMIT $2) few) >= $2
+            )
+            SELECT user_id, chat_id FROM mine JOIN large USING (chat_id)
+            """, [.ids(users), .int(Int64(membersMin))]
+        ) { row, index in
+            guard let user: UserID = row.id(index, 0), let chat: ChatID = row.id(index, 1) else { return nil }
+            return (user, chat)
+        }
     }
 }

@@ -1,44 +1,46 @@
 internal import PostgresClient
 public import Wire
 
-/// Pages of one chat's history. Both walk the primary key, and touch only the days that the page lies in.
+/// Pages of one chat's history, by `seq`: all that a client has of a message's place (docs/decisions/005).
+///
+/// Messages are kept by (chat, ts, seq), which orders a chat as seq alone does. The sink's marks say between which times a
+/// seq of a partition lies, so a page walks the primary key from there and touches only the days that it lies in.
 ///
 /// `readableFromMs` comes from `Membership.standing`: who has no standing in the chat has no page of it either.
 public enum MessagePages {
-    public static let limitMax = 200
-
-    /// The last messages before a place (or the newest of all), newest first.
+    /// The last messages before a seq (or of all), newest first.
+    ///
+    /// - Parameter partition: the chat's, among the chat-side topics.
     public static func before(
-        _ place: MessagePlace?, in chat: ChatID, readableFromMs: Int64, limit: Int
+        _ seq: Int64?, in chat: ChatID, partition: Int32, readableFromMs: Int64, limit: Int
     ) -> Statement<StoredMessage> {
-        let place = place ?? MessagePlace(ts: .max, seq: .max)
-        return Statement(
+        Statement(
             "pages.before",
             """
             SELECT \(StoredMessage.columns) FROM messages
-            WHERE chat_id = $1 AND ts <= $2 AND ts >= $4 AND (ts, seq) < ($2, $3) AND kind IN ('text', 'deleted')
-            ORDER BY ts DESC, seq DESC LIMIT $5
+            WHERE chat_id = $1 AND seq < $2 AND ts >= $3 AND kind IN ('text', 'deleted')
+              AND ts <= coalesce((SELECT ts FROM sink_marks WHERE partition = $5 AND seq >= $2 ORDER BY seq LIMIT 1),
+                                 \(Int64.max))
+            ORDER BY ts DESC, seq DESC LIMIT $4
             """,
-            [
-                .id(chat), .int(place.ts), .int(place.seq), .int(readableFromMs),
-                .int(Int64(min(max(1, limit), limitMax))),
-            ], StoredMessage.read)
+            [.id(chat), .int(seq ?? .max), .int(readableFromMs), .int(Int64(limit)), .int(Int64(partition))],
+            StoredMessage.read)
     }
 
-    /// The first messages after a place, oldest first.
+    /// The first messages after a seq, oldest first.
     public static func after(
-        _ place: MessagePlace, in chat: ChatID, readableFromMs: Int64, limit: Int
+        _ seq: Int64, in chat: ChatID, partition: Int32, readableFromMs: Int64, limit: Int
     ) -> Statement<StoredMessage> {
         Statement(
             "pages.after",
             """
             SELECT \(StoredMessage.columns) FROM messages
-            WHERE chat_id = $1 AND ts >= $2 AND ts >= $4 AND (ts, seq) > ($2, $3) AND kind IN ('text', 'deleted')
-            ORDER BY ts, seq LIMIT $5
+            WHERE chat_id = $1 AND seq > $2 AND ts >= $3 AND kind IN ('text', 'deleted')
+              AND ts >= coalesce((SELECT ts FROM sink_marks WHERE partition = $5 AND seq <= $2
+                                  ORDER BY seq DESC LIMIT 1), 0)
+            ORDER BY ts, seq LIMIT $4
             """,
-            [
-                .id(chat), .int(place.ts), .int(place.seq), .int(readableFromMs),
-                .int(Int64(min(max(1, limit), limitMax))),
-            ], StoredMessage.read)
+            [.id(chat), .int(seq), .int(readableFromMs), .int(Int64(limit)), .int(Int64(partition))],
+            StoredMessage.read)
     }
 }

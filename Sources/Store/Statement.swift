@@ -6,11 +6,11 @@
 // `name` and mapping each row with `read`. So the SQL, and the indexes it counts on, stand in one place:
 //
 //     Accounts.swift        users, chats and members: what the HTTP API reads and changes
-//     Membership.swift      one chat's members, for the join and for sessions
+//     Membership.swift      who is in which chat, for the join and for sessions
+//     ChatMembers.swift     one chat's members, for people
 //     MessagePages.swift    pages of history
 //     Conversations.swift   the conversation list with unread counts
 //     Sync.swift            what a device missed that was away longer than the hot window
-//     Devices.swift         stored cursors
 //
 // The tables are in `postgres/`.
 public import PostgresClient

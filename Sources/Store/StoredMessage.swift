@@ -27,8 +27,6 @@ public struct StoredMessage: Sendable, Equatable {
             body: [UInt8](copying: row.bytes(index, 6)), changedSeq: row.int(index, 7))
     }
 
-    public var place: MessagePlace { MessagePlace(ts: ts, seq: seq) }
-
     /// Writes the event that devices see, the same as when it was live but without a cursor; one that was changed since
     /// says by which seq.
     public func writeEvent(to json: inout JSONWriter) {
@@ -48,28 +46,4 @@ public struct StoredMessage: Sendable, Equatable {
         }
         json.endObject()
     }
-}
-
-/// A message's place among those of its chat: the token of a page. Opaque to clients.
-public struct MessagePlace: Sendable, Hashable, Comparable, CustomStringConvertible {
-    public let ts: Int64
-    public let seq: Int64
-
-    public init(ts: Int64, seq: Int64) {
-        self.ts = ts
-        self.seq = seq
-    }
-
-    public init?(token: String) {
-        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 2, token.utf8.count <= 28, let ts = Int64(parts[0], radix: 36),
-            let seq = Int64(parts[1], radix: 36), ts >= 0, seq >= 0
-        else { return nil }
-        self.init(ts: ts, seq: seq)
-    }
-
-    public var token: String { String(ts, radix: 36) + "." + String(seq, radix: 36) }
-    public var description: String { "\(seq)@\(ts)" }
-
-    public static func < (left: Self, right: Self) -> Bool { (left.ts, left.seq) < (right.ts, right.seq) }
 }

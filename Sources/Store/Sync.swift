@@ -107,7 +107,7 @@ public enum Sync {
 /// Walks through the missed messages chat by chat, the most recently active first, a page at a time.
 public struct SyncPlan: Sendable {
     /// Chats still to be read, the current one last, each with the place after which to read.
-    private var rest: [(chat: ChatID, after: MessagePlace)]
+    private var rest: [(chat: ChatID, after: (ts: Int64, seq: Int64))]
     private let limit: Int
     /// A page asks for so many chats at most.
     private static let chatsMax = 64
@@ -120,7 +120,7 @@ public struct SyncPlan: Sendable {
         rest = chats.reversed().compactMap { chat in
             let bound = byPartition[chat.chat.partition(count: partitionCount)] ?? 0
             guard chat.changedTs >= bound else { return nil }
-            return (chat.chat, MessagePlace(ts: max(bound, chat.readableFromMs), seq: -1))
+            return (chat.chat, (max(bound, chat.readableFromMs), -1))
         }
     }
 
@@ -153,7 +153,7 @@ public struct SyncPlan: Sendable {
             rest.removeLast(asked)
         } else if let last = rows.last {
             while let current = rest.last, current.chat != last.chat { rest.removeLast() }
-            if !rest.isEmpty { rest[rest.count - 1].after = last.place }
+            if !rest.isEmpty { rest[rest.count - 1].after = (last.ts, last.seq) }
         }
         asked = 0
     }

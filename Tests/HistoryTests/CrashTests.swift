@@ -28,16 +28,15 @@ import Wire
                 let sent: Scene.Sent
                 switch (Int.random(in: 0..<10, using: &random), target) {
                 case (0, let target?):
-                    sent = scene.message("edited \(step)", in: chat, by: user, kind: .edit, target: target.seq)
-                    if target.from == scene.users[user], model.rows[chat]?[target.seq]?.kind == "text" {
+                    // By the sender, as the join sees to.
+                    let sender = scene.users.firstIndex(of: target.from) ?? 0
+                    sent = scene.message("edited \(step)", in: chat, by: sender, kind: .edit, target: target.seq)
+                    if model.rows[chat]?[target.seq]?.kind == "text" {
                         model.rows[chat]?[target.seq]?.body = "{\"text\":\"edited \(step)\"}"
                     }
                 case (1, let target?):
                     sent = scene.message("", in: chat, by: user, kind: .delete, target: target.seq)
-                    // User 0 is the admin.
-                    if target.from == scene.users[user] || user == 0 {
-                        model.rows[chat]?[target.seq] = ("deleted", "{}")
-                    }
+                    model.rows[chat]?[target.seq] = ("deleted", "{}")
                 case (2, let target?):
                     try scene.signal(.read, by: 1, in: chat, seq: target.seq)
                     model.reads[chat] = max(model.reads[chat] ?? -1, target.seq)

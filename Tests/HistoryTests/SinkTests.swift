@@ -22,9 +22,7 @@ import Wire
         try scene.write(Array("{nonsense".utf8), to: .messages, partition: chat.partition(count: Scene.partitions))
         try scene.write(nil, to: .messages, partition: chat.partition(count: Scene.partitions))
         try scene.write(scene.message("better", in: chat, by: 1, kind: .edit, target: second.seq))
-        try scene.write(scene.message("mischief", in: chat, by: 2, kind: .edit, target: hello.seq))
-        try scene.write(scene.message("", in: chat, by: 2, kind: .delete, target: hello.seq))
-        // Users 0 is the group's admin.
+        // User 0 is the group's admin.
         try scene.write(scene.message("", in: chat, by: 0, kind: .delete, target: gone.seq))
         try scene.write(scene.message("resurrection", in: chat, by: 1, kind: .edit, target: gone.seq))
         try scene.write(scene.message("elsewhere", in: other, by: 3))
@@ -36,10 +34,12 @@ import Wire
 
         let running = RunningHistory(scene.configuration)
         defer { running.stop() }
-        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 9 })
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 7 })
         #expect(try eventually { try scene.count("SELECT count(*) FROM read_state") == 1 })
         var store = try scene.store()
-        let page = try store.rows(MessagePages.before(nil, in: chat, readableFromMs: 0, limit: 10))
+        let page = try store.rows(
+            MessagePages.before(
+                nil, in: chat, partition: chat.partition(count: Scene.partitions), readableFromMs: 0, limit: 10))
         #expect(page.map(\.kind) == ["deleted", "text", "text"])
         #expect(
             page.map { String(decoding: $0.body, as: UTF8.self) } == [
@@ -50,24 +50,13 @@ import Wire
         #expect(list.first { $0.chat == chat }?.unread == 0)
         #expect(list.first { $0.chat == chat }?.lastPreview == "", "the last message was taken back")
         #expect(list.first { $0.chat == other }?.lastPreview == "elsewhere")
-        let state = try #require(try store.rows(ReadStates.of(chat)).first)
-        #expect(state.readSeq == second.seq && state.deliveredSeq == gone.seq)
+        let member = try #require(try store.rows(ChatMembers.of(chat)).first { $0.user == scene.users[2] })
+        #expect(member.readSeq == second.seq && member.deliveredSeq == gone.seq)
 
         // Both bad records are where people look for them.
-        let consumer = try Consumer(scene.kafka, ConsumerOptions())
-        try consumer.assign(
-            (0..<Scene.partitions).map { PartitionStart(TopicPartition(scene.names[.rejected], $0), at: .beginning) })
-        var rejected: [String] = []
-        #expect(
-            eventually {
-                let batch = consumer.poll(timeoutMs: 100)
-                for index in 0..<batch.count {
-                    if let value = batch[index].value { rejected.append(String(showing: value)) }
-                }
-                return rejected.count == 2
-            })
+        let rejected = try scene.records(.rejected, count: 2).map(\.value)
         #expect(rejected.contains { $0.contains(#""record":"{nonsense""#) && $0.contains(scene.names[.messages]) })
-        #expect(rejected.contains { $0.contains(#""reason":"no value""#) })
+        #expect(rejected.contains { $0.contains(#""detail":"no value""#) && $0.contains(#""record":null"#) })
 
         // The group's offsets follow, for `fanout lag`, and the sync knows that all is there.
         let admin = try Admin(scene.kafka)
@@ -102,11 +91,18 @@ import Wire
         #expect(try scene.count("SELECT count(DISTINCT (chat_id, seq)) FROM messages") == Int64(sent.count))
     }
 
-    @Test func `Postgres may go away for a while`() throws {
+    @Test func `while Postgres is away the sink waits and its lag shows, and nothing is lost`() throws {
         let cluster = try PostgresCluster()
         let scene = try Scene(cluster: cluster)
         let running = RunningHistory(scene.configuration)
         defer { running.stop() }
+        let admin = try Admin(scene.kafka)
+        let partitions = (0..<Scene.partitions).map { TopicPartition(scene.names[.messages], $0) }
+        func lag() throws -> Int64 {
+            let ends = try admin.endOffsets(partitions).map { try $0.get() }
+            let offsets = try admin.groupOffsets(scene.names.group("history"), partitions).map { $0.offset ?? 0 }
+            return ends.reduce(0, +) - offsets.reduce(0, +)
+        }
         var count: Int64 = 0
         func say(_ messages: Int) throws {
             for _ in 0..<messages {
@@ -117,12 +113,16 @@ import Wire
         }
         try say(100)
         #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 100 })
+        #expect(try eventually { try lag() == 0 && running.history.isReady })
         for mode in [PostgresCluster.StopMode.immediate, .fast] {
             try say(50)
             try cluster.stop(mode)
             try say(500)
+            #expect(eventually { !running.history.isReady })
+            #expect(try lag() >= 500)
             try cluster.start()
-            #expect(eventually(seconds: 30) { (try? scene.count("SELECT count(*) FROM messages")) == count })
+            #expect(eventually(seconds: 60) { (try? scene.count("SELECT count(*) FROM messages")) == count })
+            #expect(try eventually { try lag() == 0 && running.history.isReady })
         }
         #expect(try scene.count("SELECT count(DISTINCT (chat_id, seq)) FROM messages") == count)
     }
@@ -132,8 +132,11 @@ import Wire
         var store = try scene.store()
         // A database with a stricter table than ours.
         try store.postgres.execute("ALTER TABLE messages ADD CHECK (body->>'text' <> 'forbidden')")
+        var forbidden: [Scene.Sent] = []
         for index in 0..<100 {
-            try scene.write(scene.message(index % 10 == 5 ? "forbidden" : "fine", in: scene.chats[index % 8]))
+            let sent = scene.message(index % 10 == 5 ? "forbidden" : "fine", in: scene.chats[index % 8])
+            if sent.text == "forbidden" { forbidden.append(sent) }
+            try scene.write(sent)
         }
         try scene.flush()
         let running = RunningHistory(scene.configuration)
@@ -141,33 +144,112 @@ import Wire
         #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 90 })
         let text = { String(decoding: running.metrics.render(), as: UTF8.self) }
         #expect(eventually { text().contains("fanout_history_rejected_total 10\n") })
+        // Each refusal has the record and its chat, for whoever sends it again.
+        let rejected = try scene.records(.rejected, count: 10)
+        for sent in forbidden {
+            let value = String(decoding: sent.value, as: UTF8.self)
+            #expect(rejected.contains { $0.key == sent.chat.description && $0.value.contains("\"record\":\(value)") })
+        }
     }
 
-    @Test func `what is past its retention is dropped, and a sync that needs it is told`() throws {
-        let scene = try Scene()
-        let running = RunningHistory(scene.configuration)
+    @Test func `a record is not passed over while its refusal cannot be written`() throws {
+        let scene = try Scene(chatCount: 1, rejectedBytesMax: 20)
+        let chat = scene.chats[0]
+        let partition = chat.partition(count: Scene.partitions)
+        try scene.write(scene.message("first", in: chat))
+        try scene.write(Array("{nonsense".utf8), to: .messages, partition: partition)
+        try scene.write(scene.message("second", in: chat))
+        try scene.flush()
+        var configuration = scene.configuration
+        configuration.batchRecordsMax = 1
+        let lines = Lines()
+        let running = RunningHistory(configuration, log: lines.log)
+        defer { running.stop() }
+        #expect(eventually { lines.text.contains("rejected records cannot be written") })
+        let position =
+            "SELECT next_offset FROM sink_progress WHERE topic = '\(scene.names[.messages])' AND partition = \(partition)"
+        #expect(try scene.count(position) == 1)
+        #expect(try scene.count("SELECT count(*) FROM messages") == 1)
+
+        try Admin(scene.kafka).setTopicConfigs(scene.names[.rejected], ["max.message.bytes": "1000000"])
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 2 })
+        #expect(try scene.records(.rejected, count: 1)[0].value.contains(#""record":"{nonsense""#))
+    }
+
+    @Test func `a delete by an admin stands, though the admin has left the chat since`() throws {
+        let scene = try Scene(chatCount: 1)
+        let sent = scene.message("secret", in: scene.chats[0], by: 1)
+        try scene.write(sent)
+        try scene.write(scene.message("", in: scene.chats[0], by: 0, kind: .delete, target: sent.seq))
+        try scene.flush()
         var store = try scene.store()
-        #expect(
-            try eventually {
-                try scene.count("SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages'::regclass") >= 4
-            })
-        running.stop()
-        let now = Int64(Date().timeIntervalSince1970 * 1000)
+        try store.run(Accounts.removeMember(scene.users[0], from: scene.chats[0]))
+        let running = RunningHistory(scene.configuration)
+        defer { running.stop() }
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 2 })
+        #expect(try scene.count("SELECT count(*) FROM messages WHERE kind = 'deleted' AND body::text = '{}'") == 1)
+    }
+
+    @Test func `who is not in a chat leaves no read position in it`() throws {
+        let scene = try Scene(chatCount: 2)
+        var store = try scene.store()
+        try store.run(Accounts.removeMember(scene.users[3], from: scene.chats[0]))
+        try scene.signal(.read, by: 3, in: scene.chats[0], seq: 7)
+        try scene.signal(.delivered, by: 1, in: .random(), seq: 7)
+        try scene.signal(.read, by: 3, in: scene.chats[1], seq: 8)
+        try scene.signal(.read, by: 2, in: scene.chats[0], seq: 9)
+        try scene.flush()
+        let running = RunningHistory(scene.configuration)
+        defer { running.stop() }
+        let signals = "SELECT sum(next_offset)::bigint FROM sink_progress WHERE topic = '\(scene.names[.signals])'"
+        #expect(try eventually { try scene.count(signals) == 4 })
+        let rows = try store.postgres.query("SELECT user_id, chat_id, read_seq FROM read_state ORDER BY read_seq")
+        #expect(rows.rowCount == 2)
+        #expect(rows.id(0, 0) == scene.users[3] && rows.id(0, 1) == scene.chats[1] && rows.int(0, 2) == 8)
+        #expect(rows.id(1, 0) == scene.users[2] && rows.id(1, 1) == scene.chats[0] && rows.int(1, 2) == 9)
+    }
+
+    @Test func `what is past its retention is dropped, preview and all, and a sync that needs it is told`() throws {
+        let scene = try Scene(chatCount: 2)
         let day: Int64 = 86_400_000
-        let old = now - now % day - 40 * day
-        try store.postgres.execute(
-            "CREATE TABLE messages_20010101 PARTITION OF messages FOR VALUES FROM (\(old)) TO (\(old + day))")
+        let now = Int64(Date().timeIntervalSince1970 * 1000)
+        let today = now - now % day
+        // Both chats spoke 20 days ago, when that was within the retention; the join was behind by two hours that night.
+        var configuration = scene.configuration
+        configuration.retentionDays = 25
+        let late = today - 19 * day - 1
+        for chat in scene.chats {
+            try scene.write(scene.message("old", in: chat, ts: late), recordMs: late + 7_200_000)
+        }
+        try scene.write(scene.message("new", in: scene.chats[1], ts: now))
+        try scene.flush()
+        let running = RunningHistory(configuration)
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 3 })
+        running.stop()
+        var store = try scene.store()
         #expect(try store.first(Sync.coverage(topic: scene.names[.messages]))?.droppedBeforeMs == 0)
-        let again = RunningHistory(scene.configuration)
+
+        configuration.retentionDays = 15
+        // What comes so late that its day is gone is passed over; the next message is not.
+        try scene.write(scene.message("much too late", in: scene.chats[0], ts: today - 16 * day))
+        try scene.write(scene.message("newer", in: scene.chats[1], ts: now))
+        try scene.flush()
+        let again = RunningHistory(configuration)
         defer { again.stop() }
         #expect(
-            try eventually { try scene.count("SELECT count(*) FROM pg_class WHERE relname = 'messages_20010101'") == 0 }
-        )
+            try eventually { try scene.count("SELECT count(*) FROM messages WHERE body->>'text' LIKE 'new%'") == 2 })
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 2 })
+        #expect(
+            try eventually {
+                try store.first(Sync.coverage(topic: scene.names[.messages]))?.isTooOld(cursorMs: today - 16 * day)
+                    == true
+            })
         let coverage = try #require(try store.first(Sync.coverage(topic: scene.names[.messages])))
-        #expect(coverage.isTooOld(cursorMs: now - 31 * day))
-        #expect(!coverage.isTooOld(cursorMs: now - 29 * day))
-        // A message that is older than that is passed over, not stored where no partition is.
-        #expect(try scene.count("SELECT count(*) FROM messages") == 0)
+        #expect(coverage.isTooOld(cursorMs: late + 7_100_000), "who left before the late delivery would miss it")
+        #expect(!coverage.isTooOld(cursorMs: today - 14 * day))
+        func list() throws -> [Conversation] { try store.rows(Conversations.of(scene.users[1], limit: 10)) }
+        #expect(try eventually { try list().first { $0.chat == scene.chats[0] }?.lastPreview == nil })
+        #expect(try list().first { $0.chat == scene.chats[1] }?.lastPreview == "newer")
     }
 
     @Test func `a database without the tables is said so`() throws {

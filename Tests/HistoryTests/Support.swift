@@ -23,18 +23,20 @@ final class Scene {
     private var seqs = [Int64](repeating: 0, count: Int(Scene.partitions))
     private var ts = Int64(Date().timeIntervalSince1970 * 1000) - 60_000
 
-    init(chatCount: Int = 8, cluster: PostgresCluster? = nil, kafka address: String? = nil) throws {
-        kafka = KafkaConfiguration(bootstrapServers: try address ?? TestKafka.shared().address)
+    /// - Parameter rejectedBytesMax: too few, and nothing can be written to chat.rejected.
+    init(chatCount: Int = 8, cluster: PostgresCluster? = nil, rejectedBytesMax: Int? = nil) throws {
+        kafka = KafkaConfiguration(bootstrapServers: try TestKafka.shared().address)
         postgres = try (cluster ?? PostgresCluster.shared()).freshDatabase()
         var store = try StoreConnection(postgres)
         try Migrations.apply(to: &store.postgres)
         let admin = try Admin(kafka)
         let topics = ([.messages, .signals, .rejected] as [Topic]).map { [names] in names[$0] }
-        for outcome in try admin.createTopics(
-            topics.map { NewTopic($0, partitions: Int(Self.partitions), replicationFactor: 1) })
-        {
-            if let error = outcome.error { throw error }
+        // Some tests write records of long ago.
+        var made = topics.map {
+            NewTopic($0, partitions: Int(Self.partitions), replicationFactor: 1, configs: ["retention.ms": "-1"])
         }
+        if let rejectedBytesMax { made[2].configs["max.message.bytes"] = "\(rejectedBytesMax)" }
+        for outcome in try admin.createTopics(made) { if let error = outcome.error { throw error } }
         admin.close(deadlineMs: 2000)
         producer = try ResendingProducer(kafka)
         try producer.warmUp(topics: topics)
@@ -62,12 +64,14 @@ final class Scene {
 
     /// A record of `chat.messages` as the join writes it, and its place.
     func message(
-        _ text: String, in chat: ChatID, by user: Int = 0, kind: IncomingMessage.Kind = .text, target: Int64? = nil
+        _ text: String, in chat: ChatID, by user: Int = 0, kind: IncomingMessage.Kind = .text, target: Int64? = nil,
+        ts given: Int64? = nil
     ) -> Sent {
         let partition = Int(chat.partition(count: Self.partitions))
         // The log holds other records between, such as rejected ones.
         seqs[partition] += Int64.random(in: 1...3)
         ts += Int64.random(in: 0...20)
+        let ts = given ?? ts
         var message = IncomingMessage(id: .random(), chat: chat, from: users[user], device: .random(), kind: kind)
         message.target = target
         var json = JSONWriter()
@@ -84,22 +88,45 @@ final class Scene {
             target: target, value: value.bytes)
     }
 
-    func write(_ message: Sent) throws {
-        try write(message.value, to: .messages, partition: message.chat.partition(count: Self.partitions))
+    func write(_ message: Sent, recordMs: Int64? = nil) throws {
+        try write(
+            message.value, to: .messages, partition: message.chat.partition(count: Self.partitions), recordMs: recordMs)
     }
 
-    func write(_ value: [UInt8]?, to topic: Topic, partition: Int32) throws {
+    func write(_ value: [UInt8]?, to topic: Topic, partition: Int32, recordMs: Int64? = nil) throws {
         tag += 1
         let handle = try producer.topic(names[topic])
-        while try producer.produce(handle, partition: partition, key: nil, value: value?.span, tag: tag) == .queueFull {
-            try producer.poll(timeoutMs: 100) { _ in }
-        }
+        while try producer.produce(
+            handle, partition: partition, key: nil, value: value?.span, headers: RecordHeaders(), timestampMs: recordMs,
+            tag: tag) == .queueFull
+        { try producer.poll(timeoutMs: 100) { _ in } }
     }
 
     func signal(_ kind: Wire.Signal.Kind, by user: Int, in chat: ChatID, seq: Int64) throws {
         var json = JSONWriter()
         Wire.Signal(chat: chat, from: users[user], device: .random(), kind: kind, seq: seq, ts: ts).write(to: &json)
         try write(json.bytes, to: .signals, partition: chat.partition(count: Self.partitions))
+    }
+
+    /// The first records of a topic, once there are so many.
+    func records(_ topic: Topic, count: Int) throws -> [(key: String?, value: String)] {
+        let consumer = try Consumer(kafka, ConsumerOptions())
+        defer { consumer.close(deadlineMs: 1000) }
+        try consumer.assign(
+            (0..<Self.partitions).map { PartitionStart(TopicPartition(names[topic], $0), at: .beginning) })
+        var records: [(key: String?, value: String)] = []
+        let isThere = eventually {
+            let batch = consumer.poll(timeoutMs: 100)
+            for index in 0..<batch.count {
+                let message = batch[index]
+                var key: String?
+                if let bytes = message.key { key = String(showing: bytes) }
+                if let value = message.value { records.append((key, String(showing: value))) }
+            }
+            return records.count >= count
+        }
+        guard isThere else { throw Late() }
+        return records
     }
 
     func flush() throws {
@@ -134,4 +161,11 @@ final class RunningHistory {
     }
 
     deinit { history.stop() }
+}
+
+/// What a stage has logged.
+final class Lines: Sendable {
+    private let bytes = Guarded<[UInt8]>([])
+    var text: String { bytes.withLock { String(decoding: $0, as: UTF8.self) } }
+    var log: Log { Log(component: "history", clock: SystemClock()) { line in self.bytes.withLock { $0 += line } } }
 }

@@ -13,49 +13,138 @@ import Wire
         let other = try store.group([ann, bob])
         var expected: [Int64] = []
         var ts: Int64 = 5
+        var markedMs: Int64 = -60_000
         for seq in 0..<300 as Range<Int64> {
             // Several messages may share a millisecond, and some days are nearly empty.
             ts += Int64.random(in: 0...3, using: &random) == 0 ? Int64.random(in: 0..<4_000_000, using: &random) : 0
             let kind = seq % 10 == 7 ? "edit" : seq % 10 == 8 ? "deleted" : "text"
             try store.say("\(seq)", by: ann, in: seq % 3 == 0 ? other : chat, ts: ts, seq: seq, kind: kind)
+            if ts >= markedMs + 60_000 {
+                markedMs = ts
+                try store.postgres.query(
+                    "INSERT INTO sink_marks (partition, seq, ts, at_ms) VALUES (0, $1, $2, $2)", [.int(seq), .int(ts)])
+            }
             if seq % 3 != 0, kind != "edit" { expected.append(seq) }
         }
+        func before(_ seq: Int64?, from: Int64 = 0, _ limit: Int) throws -> [StoredMessage] {
+            try store.rows(MessagePages.before(seq, in: chat, partition: 0, readableFromMs: from, limit: limit))
+        }
+        func after(_ seq: Int64, from: Int64 = 0, _ limit: Int) throws -> [StoredMessage] {
+            try store.rows(MessagePages.after(seq, in: chat, partition: 0, readableFromMs: from, limit: limit))
+        }
         for limit in [1, 7, 50, 200] {
-            var back: [Int64] = []
-            var place: MessagePlace?
-            while true {
-                let page = try store.rows(MessagePages.before(place, in: chat, readableFromMs: 0, limit: limit))
-                guard let last = page.last else { break }
+            var back = try before(nil, limit).map(\.seq)
+            var forth = try after(-1, limit).map(\.seq)
+            for _ in 0..<expected.count where back.count < expected.count {
+                let page = try before(back.last, limit)
                 #expect(page.count <= limit)
                 back += page.map(\.seq)
-                place = MessagePlace(token: last.place.token)
+            }
+            for _ in 0..<expected.count where forth.count < expected.count {
+                forth += try after(forth.last ?? -1, limit).map(\.seq)
             }
             #expect(back == expected.reversed())
-            var forth: [Int64] = []
-            var after = MessagePlace(ts: 0, seq: 0)
-            while true {
-                let page = try store.rows(MessagePages.after(after, in: chat, readableFromMs: 0, limit: limit))
-                guard let last = page.last else { break }
-                forth += page.map(\.seq)
-                after = last.place
-            }
             #expect(forth == expected)
         }
-        let from = try #require(
-            try store.rows(MessagePages.after(.init(ts: 0, seq: 0), in: chat, readableFromMs: 0, limit: 200)).last?.ts)
-        let late = try store.rows(MessagePages.before(nil, in: chat, readableFromMs: from, limit: 200))
+        // From any seq, also one of another chat.
+        for seq in [0, 1, 150, 151, 299, 1_000] as [Int64] {
+            #expect(try before(seq, 200).map(\.seq) == expected.filter { $0 < seq }.reversed())
+            #expect(try after(seq, 200).map(\.seq) == expected.filter { $0 > seq })
+        }
+        let from = try #require(try after(-1, 200).dropFirst(100).first?.ts)
+        let late = try before(nil, from: from, 200)
         #expect(!late.isEmpty && late.allSatisfy { $0.ts >= from }, "nothing from before the reader joined")
+        #expect(try after(-1, from: from, 200) == late.reversed())
     }
 
-    @Test func `tokens of pages come back, and forged ones are refused`() {
-        let place = MessagePlace(ts: 1_700_000_000_123, seq: 987_654_321)
-        #expect(MessagePlace(token: place.token) == place)
-        for token in ["", ".", "1", "1.", "-1.2", "1.-2", "1.2.3", "z_.1", String(repeating: "z", count: 40) + ".1"] {
-            #expect(MessagePlace(token: token) == nil)
+    @Test func `tokens of the conversation list come back, and forged ones are refused`() {
+        let place = ConversationPlace(activeAtMs: 1_700_000_000_123, chat: .random())
+        #expect(ConversationPlace(token: place.token) == place)
+        let chat = ChatID.random()
+        for token in ["", ".", "1", "1.", "1.x", "-1.\(chat)", "1.\(chat).3", "zzzzzzzzzzzzzz.\(chat)"] {
+            #expect(ConversationPlace(token: token) == nil)
         }
-        let conversation = ConversationPlace(activeAtMs: 1_700_000_000_123, chat: .random())
-        #expect(ConversationPlace(token: conversation.token) == conversation)
-        #expect(ConversationPlace(token: "1.x") == nil)
+    }
+
+    @Test(arguments: [false, true])
+    func `who joins later reads from then on in pages, list and sync alike, unless the chat opens its history`(
+        isOpen: Bool
+    ) throws {
+        var store = try freshStore()
+        let (ann, eve) = (UserID.random(), UserID.random())
+        let chat = try store.group([ann, eve], openHistory: isOpen)
+        for seq in 0..<10 as Range<Int64> { try store.say("m\(seq)", by: ann, in: chat, ts: 100 + seq * 10, seq: seq) }
+        func read() throws -> [[Int64]] {
+            let standing = try #require(try store.first(Membership.standing(of: eve, in: chat)))
+            let from = standing.readableFromMs
+            let before = try store.rows(
+                MessagePages.before(nil, in: chat, partition: 0, readableFromMs: from, limit: 50))
+            let after = try store.rows(MessagePages.after(-1, in: chat, partition: 0, readableFromMs: from, limit: 50))
+            let bounds = [Sync.Bound(partition: 0, ts: 0)]
+            var plan = SyncPlan(
+                try store.rows(Sync.chats(of: eve, since: bounds)), bounds: bounds, partitionCount: 1)
+            return [before.reversed().map(\.seq), after.map(\.seq), try store.rows(plan.nextPage()).map(\.seq)]
+        }
+        let all = Array(0..<10 as Range<Int64>)
+        func join(_ ms: Int64) throws {
+            try store.postgres.query(
+                "UPDATE members SET joined_at = to_timestamp($2::bigint / 1000.0) WHERE user_id = $1",
+                [.id(eve), .int(ms)])
+        }
+        try join(145)
+        #expect(try read() == Array(repeating: isOpen ? all : [5, 6, 7, 8, 9], count: 3))
+        var line = try #require(try store.first(Conversations.one(chat, of: eve)))
+        #expect(line.unread == (isOpen ? 10 : 5) && line.lastPreview == "m9")
+
+        // After everything.
+        try join(1_000)
+        #expect(try read() == Array(repeating: isOpen ? all : [], count: 3))
+        line = try #require(try store.first(Conversations.one(chat, of: eve)))
+        #expect(line.unread == (isOpen ? 10 : 0) && line.lastPreview == (isOpen ? "m9" : nil))
+        #expect(line.lastFrom == (isOpen ? ann : nil) && line.lastSeq == (isOpen ? 9 : nil))
+        #expect(try store.rows(Conversations.of(eve, limit: 5)) == [line])
+    }
+
+    @Test func `a list that is paged while others speak shows each silent chat once and none twice, newest first`()
+        throws
+    {
+        var random = SeededGenerator.announced("conversation pages")
+        var store = try freshStore()
+        let (ann, bob) = (UserID.random(), UserID.random())
+        var chats: [ChatID] = []
+        for _ in 0..<40 { chats.append(try store.group([ann, bob])) }
+        _ = try store.group([bob])
+        // Some were never spoken in, and many are as old as one another.
+        try store.postgres.execute("UPDATE chats SET created_at = to_timestamp(0.005)")
+        var now: Int64 = 10
+        var seq: Int64 = 0
+        func speak() throws -> ChatID {
+            let chat = chats[Int.random(in: 0..<30, using: &random)]
+            seq += 1
+            now += Int64.random(in: 0...1, using: &random)
+            try store.say("x", by: bob, in: chat, ts: now, seq: seq)
+            return chat
+        }
+        for _ in 0..<20 { _ = try speak() }
+        for _ in 0..<12 {
+            var active: Set<ChatID> = []
+            var listed: [Conversation] = []
+            var place: ConversationPlace?
+            // What is said from here on is newer than the first page.
+            now += 1
+            repeat {
+                let limit = Int.random(in: 1...9, using: &random)
+                let page = try store.rows(Conversations.of(ann, before: place, limit: limit))
+                listed += page
+                place = page.count < limit ? nil : page.last.flatMap { ConversationPlace(token: $0.place.token) }
+                for _ in 0..<Int.random(in: 0...3, using: &random) { active.insert(try speak()) }
+            } while place != nil
+            let ids = listed.map(\.chat)
+            #expect(Set(ids).count == ids.count)
+            #expect(Set(ids).union(active) == Set(chats))
+            let places = listed.map { ($0.activeAtMs, $0.chat) }
+            #expect(zip(places, places.dropFirst()).allSatisfy { $0 > $1 })
+        }
     }
 
     @Test func `the event of a stored message is what was sent`() throws {
@@ -63,7 +152,8 @@ import Wire
         let (ann, bob) = (UserID.random(), UserID.random())
         let chat = try store.group([ann, bob])
         try store.say("hi \\u00e9", by: ann, in: chat, ts: 77, seq: 3)
-        let message = try #require(try store.first(MessagePages.before(nil, in: chat, readableFromMs: 0, limit: 1)))
+        let message = try #require(
+            try store.first(MessagePages.before(nil, in: chat, partition: 0, readableFromMs: 0, limit: 1)))
         var json = JSONWriter()
         message.writeEvent(to: &json)
         #expect(
@@ -108,7 +198,10 @@ import Wire
             "UPDATE members SET joined_at = to_timestamp(0.212) WHERE user_id = $1 AND chat_id = $2",
             [.id(bob), .id(group)])
         #expect(try store.rows(Conversations.of(bob, limit: 10)).first?.unread == 2)
-        #expect(try store.rows(ReadStates.of(direct)).map(\.readSeq) == [6])
+        let members = try store.rows(ChatMembers.of(direct))
+        #expect(members.map(\.user) == [ann, bob].sorted())
+        #expect(members.first { $0.user == ann }?.readSeq == 6)
+        #expect(members.first { $0.user == bob }.map { $0.name == "Bob" && $0.readSeq == nil } == true)
     }
 
     @Test func `a sync gives all that was accepted after the cursor, in order per chat, at any page size`() throws {

@@ -35,7 +35,7 @@ extension API {
         standing(user, in: chat, answer) { standing in
             self.rows(Conversations.one(chat, of: user), answer) { rows in
                 guard let row = rows.first else { return answer(HTTPAnswer.notFound) }
-                self.rows(ChatDetails.members(of: chat), answer) { members in
+                self.rows(ChatMembers.of(chat), answer) { members in
                     answer(
                         HTTPAnswer.json { json in
                             row.write(to: &json)
@@ -61,10 +61,10 @@ extension API {
             let statement: Store.Statement<StoredMessage>
             // One more than asked for tells whether there are more.
             if let after = after ?? nil {
-                statement = SeqPages.after(
+                statement = MessagePages.after(
                     after, in: chatID, partition: partition, readableFromMs: standing.readableFromMs, limit: limit + 1)
             } else {
-                statement = SeqPages.before(
+                statement = MessagePages.before(
                     before ?? nil, in: chatID, partition: partition, readableFromMs: standing.readableFromMs,
                     limit: limit + 1)
             }
@@ -202,6 +202,18 @@ extension Conversation {
         json.object {
             $0.field("user", peer)
             $0.field("name", peerName ?? "")
+        }
+    }
+}
+
+extension ChatMembers.Member {
+    func write(to json: inout JSONWriter) {
+        json.object {
+            $0.field("user", user)
+            $0.field("name", name)
+            $0.field("role", isAdmin ? "admin" : "member")
+            if let readSeq { $0.field("read_seq", readSeq) } else { $0.nullField("read_seq") }
+            if let deliveredSeq { $0.field("delivered_seq", deliveredSeq) }
         }
     }
 }

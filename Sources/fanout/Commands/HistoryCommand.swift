@@ -9,7 +9,8 @@ extension Command {
         operands: "[rebuild]",
         details: """
             Run as many as there is work for: they share the partitions of chat.messages among them.
-            fanout history rebuild empties the message tables, fills them from the log, and ends. Stop the others before.
+            fanout history rebuild empties the message tables, fills them from the log, and ends. Stop the others before. What the
+            log no longer holds is gone from the tables, too; read positions stay.
             """,
         options: Option.kafka + [
             Option.postgres,

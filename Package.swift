@@ -90,7 +90,7 @@ let package = Package(
         tests("CDC", ground + clients + ["CDC", "fanout"], exclude: ["Golden"]),
         tests("StreamJoin", ground + clients + ["StreamJoin", "fanout"]),
         tests("Delivery", ground + clients + ["Delivery", "PushLink", "fanout"]),
-        tests("History", ground + clients + ["History", "fanout"]),
+        tests("History", ground + clients + ["History", "Delivery", "PushLink", "fanout"]),
         tests("Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py"]),
         tests("Lag", ground + clients + ["Lag", "fanout"]),
         tests("Bench", ground + clients + ["Bench", "WebSocket"]),

@@ -36,6 +36,9 @@ public struct PostgresConnection: ~Copyable {
     /// A setting that the server reports on its own, such as `server_version` or `TimeZone`.
     public func parameter(_ name: String) -> String? { handle.parameter(name) }
 
+    /// What came of a `LISTEN` with the answers so far; the server sends it between statements.
+    public mutating func nextNotification() -> PostgresNotification? { handle.nextNotification() }
+
     // MARK: Statements
 
     /// Runs one statement. Results come in binary unless asked for as text.

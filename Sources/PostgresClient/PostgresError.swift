@@ -115,3 +115,9 @@ public struct PostgresNotice: Sendable, CustomStringConvertible {
 
     public var description: String { "\(severity): \(message)" }
 }
+
+/// What a session that listens on a channel is sent by `NOTIFY`.
+public struct PostgresNotification: Equatable, Sendable {
+    public var channel: String
+    public var payload: String
+}

@@ -102,6 +102,14 @@ struct PostgresHandle: ~Copyable {
             .connectionLost, text.isEmpty ? "the connection to Postgres broke" : text, statement: statement)
     }
 
+    /// The next notification that has come with what was read, if any.
+    func nextNotification() -> PostgresNotification? {
+        guard let raw = unsafe PQnotifies(raw) else { return nil }
+        defer { unsafe PQfreemem(raw) }
+        return unsafe PostgresNotification(
+            channel: String(cString: raw.pointee.relname), payload: String(cString: raw.pointee.extra))
+    }
+
     func pollConnect() -> PostgresPollingStatusType { unsafe PQconnectPoll(raw) }
 
     func setNonBlocking() -> Bool { unsafe PQsetnonblocking(raw, 1) == 0 }

@@ -19,9 +19,11 @@ public struct ChangeEnvelope: Equatable, Sendable {
     public var lsn: Int64?
     /// The transaction that made the change: the changes of one stand together in a partition.
     public var transaction: Int64?
+    /// A snapshot of a topic that had records already: the row may have changed meanwhile, with no other record of it.
+    public var isReadAgain: Bool
 
     enum Field: String, CaseIterable { case op, before, after, source }
-    enum SourceField: String, CaseIterable { case table, lsn, txId }
+    enum SourceField: String, CaseIterable { case table, lsn, txId, again }
     private static let fields = JSONFields<Field>()
     private static let sourceFields = JSONFields<SourceField>()
 
@@ -32,6 +34,7 @@ public struct ChangeEnvelope: Equatable, Sendable {
         after = nil
         lsn = nil
         transaction = nil
+        isReadAgain = false
         var reader = JSONReader(bytes)
         try reader.beginObject()
         while let name = try reader.nextField() {
@@ -49,6 +52,7 @@ public struct ChangeEnvelope: Equatable, Sendable {
                     case .table: table = try reader.readString()
                     case .lsn: lsn = try reader.readNull() ? nil : try reader.readInt()
                     case .txId: transaction = try reader.readNull() ? nil : try reader.readInt()
+                    case .again: isReadAgain = try reader.readNull() ? false : try reader.readBool()
                     case nil: try reader.skipValue()
                     }
                 }

@@ -13,8 +13,12 @@ public struct CDCConfiguration: Sendable {
     /// The group whose committed metadata holds what CDC remembers.
     public var group: String
     public var resnapshot = Resnapshot.auto
-    /// Values in binary: less work for the server, for tables whose types all have a known binary form.
+    /// Values in binary: less work for the server, for tables whose types all have a known binary form (`BinaryValue`).
     public var binary = false
+    /// Whether large transactions are received while they are under way, and kept on disk until they commit.
+    public var streamsLarge = true
+    /// Where they are kept; a place that is not made of memory.
+    public var spillDirectory = "/tmp"
     /// How often a position is confirmed while there are changes.
     public var confirmIntervalMs = 200
     /// How often the server hears from us at least, and is asked how the slot does.

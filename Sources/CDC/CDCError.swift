@@ -40,5 +40,10 @@ public struct CDCError: Error, Sendable, CustomStringConvertible {
         self.init(isOurs ? .configuration : .transient, "\(doing): \(error)")
     }
 
+    /// The replication slot is another database's or another program's.
+    init(foreignSlot slot: String, _ reason: String) {
+        self.init(.setup, "replication slot \(slot) \(reason)", hint: "fanout cdc --slot with a name of its own")
+    }
+
     init(_ error: PgOutputError) { self.init(.protocol, "\(error)") }
 }

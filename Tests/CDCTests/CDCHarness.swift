@@ -5,6 +5,42 @@ import TestSupport
 import Testing
 import Wire
 
+/// Reads a topic from its beginning to its present end.
+func forEachRecord(
+    of topic: String, kafka: String, _ body: (_ key: String, _ value: [UInt8]?, _ partition: Int32) throws -> Void
+) throws {
+    let configuration = KafkaConfiguration(bootstrapServers: kafka)
+    let admin = try Admin(configuration)
+    defer { admin.close(deadlineMs: 500) }
+    let count = try admin.partitionCounts(of: [topic])[0]
+    let places = (0..<count).map { TopicPartition(topic, $0) }
+    let ends = try admin.watermarks(places).map { try $0.get() }
+    var left = Set(zip(places, ends).filter { $1.high > $1.low }.map(\.0))
+    if left.isEmpty { return }
+    var options = ConsumerOptions()
+    options.reportsEndOfPartition = true
+    let consumer = try Consumer(configuration, options)
+    defer { consumer.close(deadlineMs: 500) }
+    try consumer.assign(left.map { PartitionStart($0, at: .beginning) })
+    let deadline = Date().addingTimeInterval(180)
+    while !left.isEmpty, Date() < deadline {
+        let batch = consumer.poll(maxMessages: 1000, timeoutMs: 100)
+        for index in 0..<batch.count {
+            let message = batch[index]
+            var key = ""
+            if let bytes = message.key { key = String(showing: bytes) }
+            var value: [UInt8]?
+            if let bytes = message.value { value = [UInt8](copying: bytes) }
+            try body(key, value, message.partition)
+            if message.offset == ends[Int(message.partition)].high - 1 {
+                left.remove(TopicPartition(topic, message.partition))
+            }
+        }
+        if case .endOfPartition(let place, _) = batch.event { left.remove(place) }
+    }
+    #expect(left.isEmpty, "the end of \(topic) was not reached")
+}
+
 /// A topic folded to what is in it now: the last row of each key.
 struct FoldedTopic {
     private(set) var rows: [String: NSDictionary] = [:]
@@ -14,36 +50,7 @@ struct FoldedTopic {
 
     /// Reads a topic from its beginning to its present end.
     init(_ topic: String, kafka: String) throws {
-        let configuration = KafkaConfiguration(bootstrapServers: kafka)
-        let admin = try Admin(configuration)
-        defer { admin.close(deadlineMs: 500) }
-        let count = try admin.partitionCounts(of: [topic])[0]
-        let places = (0..<count).map { TopicPartition(topic, $0) }
-        let ends = try admin.watermarks(places).map { try $0.get() }
-        var left = Set(zip(places, ends).filter { $1.high > $1.low }.map(\.0))
-        if left.isEmpty { return }
-        var options = ConsumerOptions()
-        options.reportsEndOfPartition = true
-        let consumer = try Consumer(configuration, options)
-        defer { consumer.close(deadlineMs: 500) }
-        try consumer.assign(left.map { PartitionStart($0, at: .beginning) })
-        let deadline = Date().addingTimeInterval(60)
-        while !left.isEmpty, Date() < deadline {
-            let batch = consumer.poll(maxMessages: 1000, timeoutMs: 100)
-            for index in 0..<batch.count {
-                let message = batch[index]
-                var key = ""
-                if let bytes = message.key { key = String(showing: bytes) }
-                var value: [UInt8]?
-                if let bytes = message.value { value = [UInt8](copying: bytes) }
-                try take(key, value, message.partition)
-                if message.offset == ends[Int(message.partition)].high - 1 {
-                    left.remove(TopicPartition(topic, message.partition))
-                }
-            }
-            if case .endOfPartition(let place, _) = batch.event { left.remove(place) }
-        }
-        #expect(left.isEmpty, "the end of \(topic) was not reached")
+        try forEachRecord(of: topic, kafka: kafka) { key, value, partition in try take(key, value, partition) }
     }
 
     private mutating func take(_ key: String, _ value: [UInt8]?, _ partition: Int32) throws {

@@ -14,7 +14,8 @@ import Testing
 
     private func round(_ generator: SeededGenerator) throws {
         var random = generator
-        let cluster = try PostgresCluster()
+        // So small that the larger transactions are sent while they are under way.
+        let cluster = try PostgresCluster(settings: ["logical_decoding_work_mem": "64kB"])
         let broker = try BrokerProcess()
         let setup = try Setup(database: cluster.freshDatabase(), kafka: broker.address)
         for _ in 0..<10 { try RandomTables.change(&setup.postgres, &random) }

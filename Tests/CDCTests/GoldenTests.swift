@@ -1,4 +1,5 @@
 import Foundation
+import PostgresClient
 import Testing
 
 @testable import CDC
@@ -13,10 +14,7 @@ import Testing
         var decoder = PgOutputDecoder()
         var lines: [String] = []
         for hex in captured.split(separator: "\n") {
-            let bytes = stride(from: 0, to: hex.count, by: 2).map { offset in
-                let start = hex.index(hex.startIndex, offsetBy: offset)
-                return UInt8(hex[start..<hex.index(start, offsetBy: 2)], radix: 16) ?? 0
-            }
+            let bytes = Self.bytes(hex)
             for count in 0..<min(bytes.count, 200) {
                 var copy = decoder
                 #expect(throws: PgOutputError.self) { _ = try copy.decode(bytes.span.extracting(0..<count)) }
@@ -28,6 +26,55 @@ import Testing
         let wanted = try String(
             contentsOf: Self.directory.appending(path: "pgoutput-15-v2.decoded.txt"), encoding: .utf8)
         #expect(lines.joined(separator: "\n") + "\n" == wanted)
+    }
+
+    @Test func `one session captured in text and in binary makes the same records`() throws {
+        let fromText = try records("kinds-15-text.txt")
+        let fromBinary = try records("kinds-15-binary.txt", binary: true)
+        #expect(fromText.count == 15 && fromBinary.count == fromText.count)
+        for (text, binary) in zip(fromText, fromBinary) {
+            #expect(text.key == binary.key && text.partition == binary.partition)
+            // As readers compare: 100000 and 100000.0 are one number.
+            #expect(try Self.json(text.value) == Self.json(binary.value), "\(text) \(binary)")
+        }
+    }
+
+    private static func json(_ text: String?) throws -> NSDictionary? {
+        try text.map { try JSONSerialization.jsonObject(with: Data($0.utf8)) as? NSDictionary } ?? nil
+    }
+
+    /// What the session of every kind of value becomes.
+    private func records(_ file: String, binary: Bool = false) throws -> [Records.Record] {
+        let captured = try String(contentsOf: Self.directory.appending(path: file), encoding: .utf8)
+        let context = ChangeContext(id: 1, lsn: LSN(7), xid: 5, commitMs: 1, snapshot: .none, nowMs: 2)
+        let route = TableRoute(table: "kinds", topic: "topic", key: ["id"])
+        let records = Records()
+        var decoder = PgOutputDecoder()
+        var writer = RowWriter()
+        var encoder: TableEncoder?
+        for hex in captured.split(separator: "\n") {
+            let bytes = Self.bytes(hex)
+            switch try decoder.decode(bytes.span).message {
+            case .relation(let relation):
+                encoder = try TableEncoder(
+                    relation, route: route, topic: 0, partitions: 16, database: "d", binary: binary)
+            case .insert(_, let new):
+                try writer.insert(#require(encoder), new, in: bytes.span, context, to: records)
+            case .update(_, let old, let new):
+                try writer.update(#require(encoder), old, new, in: bytes.span, context, to: records)
+            case .delete(_, let old):
+                try writer.delete(#require(encoder), old, in: bytes.span, context, to: records)
+            default: break
+            }
+        }
+        return records.all
+    }
+
+    private static func bytes(_ hex: Substring) -> [UInt8] {
+        stride(from: 0, to: hex.count, by: 2).map { offset in
+            let start = hex.index(hex.startIndex, offsetBy: offset)
+            return UInt8(hex[start..<hex.index(start, offsetBy: 2)], radix: 16) ?? 0
+        }
     }
 
     private static func shown(_ message: PgOutputMessage, _ bytes: [UInt8]) -> String {

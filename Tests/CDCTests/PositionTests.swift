@@ -63,8 +63,11 @@ import Testing
 
     @Test func `what is remembered reads back, and nonsense is nothing`() {
         let state = StoredState(
-            systemID: "123", slot: "fanout", position: LSN(1 << 40), unread: ["public.a", "@gone"],
-            filters: [SnapshotFilter(table: "public.b", snapshot: TransactionSnapshot("5:9:6,7")!, until: LSN(9))])
+            systemID: "123", slot: "fanout", position: LSN(1 << 40), unreadFrom: "chat.members",
+            filters: [
+                SnapshotFilter(from: "a", through: "b", snapshot: TransactionSnapshot("5:9:6,7")!, until: LSN(9)),
+                SnapshotFilter(from: "c", snapshot: TransactionSnapshot("5:5:")!, until: LSN(10)),
+            ])
         #expect(StoredState(text: state.text) == state)
         for bad in ["", "{}", "[]", #"{"system":"1","slot":"s"}"#, #"{"system":"1","slot":"s","lsn":"x"}"#] {
             #expect(StoredState(text: bad) == nil)
@@ -93,7 +96,7 @@ import Testing
         func isSnapshot(_ decision: StartDecision) -> Bool { if case .snapshot = decision { true } else { false } }
         #expect(decide(state, slot) == .stream)
         var unread = state
-        unread.unread = ["public.a"]
+        unread.unreadFrom = "a"
         #expect(decide(unread, slot) == .resumeSnapshot)
         #expect(isSnapshot(decide(nil, nil)))
         #expect(isSnapshot(decide(nil, slot)))
@@ -101,12 +104,64 @@ import Testing
         #expect(isSnapshot(decide(state, slot, system: "2")))
         #expect(isSnapshot(decide(state, slot, position: 99)))
         for change: (inout SlotFacts) -> Void in [
-            { $0.confirmed = LSN(101) }, { $0.walStatus = "lost" }, { $0.plugin = "test_decoding" },
-            { $0.database = "x" },
+            { $0.confirmed = LSN(101) }, { $0.walStatus = "lost" },
         ] {
             var other = slot
             change(&other)
             #expect(isSnapshot(decide(state, other)))
         }
+    }
+
+    @Test func `another database's or program's slot is refused, never read again in place of it`() {
+        let state = StoredState(systemID: "1", slot: "s", position: LSN(100))
+        for change: (inout SlotFacts) -> Void in [{ $0.plugin = "test_decoding" }, { $0.database = "x" }] {
+            var slot = SlotFacts(
+                plugin: "pgoutput", database: "d", isActive: false, confirmed: LSN(90), walStatus: "lost")
+            change(&slot)
+            for stored in [state, nil] {
+                let decision = StartDecision.decide(
+                    stored: stored, slot: slot, systemID: "2", serverPosition: LSN(1), database: "d")
+                guard case .refuse = decision else {
+                    Issue.record("\(decision)")
+                    continue
+                }
+            }
+        }
+    }
+
+    @Test func `a hundred topics and a thousand open transactions fit beside an offset`() throws {
+        let topics = (0..<100).map { "shop.a-topic-with-a-long-name.\($0)" }
+        var xid: UInt64 = 1 << 33
+        var random = SeededGenerator.announced("open transactions")
+        let open = (0..<1000).map { _ in
+            xid += UInt64.random(in: 1...30, using: &random)
+            return xid
+        }
+        let snapshot = try #require(
+            TransactionSnapshot("\(open[0]):\(xid + 1):\(open.map(String.init).joined(separator: ","))"))
+        var state = StoredState(systemID: "7123456789012345678", slot: "fanout", position: LSN(1 << 50))
+        state.unreadFrom = topics.min()
+        #expect(state.unread(of: topics) == topics.sorted())
+        for _ in 0..<5 { state.note(SnapshotFilter(from: topics[0], snapshot: snapshot, until: LSN(1 << 51))) }
+        #expect(state.fits && state.filters.count == 1)
+        #expect(StoredState(text: state.text) == state)
+        state.note(SnapshotFilter(from: topics[1], through: topics[1], snapshot: snapshot, until: LSN(1 << 51)))
+        #expect(!state.fits, "what does not fit is known before it is sent")
+    }
+
+    @Test func `of a topic whose reading was interrupted every table is read again`() {
+        var state = StoredState(systemID: "1", slot: "s", position: LSN(1))
+        let topics = ["chat.users", "chat.members", "shop.orders"]
+        #expect(state.unread(of: topics).isEmpty)
+        state.unreadFrom = "chat.users"
+        #expect(state.unread(of: topics) == ["chat.users", "shop.orders"])
+        state.note(SnapshotFilter(from: "chat.users", snapshot: TransactionSnapshot("5:9:")!, until: LSN(9)))
+        #expect(topics.map { state.filters[0].covers($0) } == [true, false, true])
+    }
+
+    @Test func `progress is a hundred per cent at the end alone, and unknown without an estimate`() {
+        #expect(Session.percent(10, of: nil) == nil && Session.percent(10, of: 0) == nil)
+        #expect(Session.percent(10, of: 40) == 25 && Session.percent(50, of: 40) == 99)
+        #expect(Session.percent(40, of: 40) == 100 && Session.percent(0, of: 0) == 100)
     }
 }

@@ -1,11 +1,12 @@
 import PostgresClient
+import TestSupport
 import Testing
 import Wire
 
 @testable import CDC
 
 /// Keeps what is written, as text.
-private final class Records: ChangeSink {
+final class Records: ChangeSink {
     struct Record: Equatable {
         var topic: Int
         var partition: Int32
@@ -24,7 +25,7 @@ private final class Records: ChangeSink {
 
 @Suite struct RowWriterTests {
     private let context = ChangeContext(
-        id: 1, lsn: LSN(77), xid: 5, commitMs: 1000, isSnapshot: false, nowMs: 2000)
+        id: 1, lsn: LSN(77), xid: 5, commitMs: 1000, snapshot: .none, nowMs: 2000)
     private let tail =
         #""source":{"db":"d","schema":"public","table":"t","lsn":77,"txId":5,"ts_ms":1000,"snapshot":false},"ts_ms":2000}"#
 
@@ -109,6 +110,7 @@ private final class Records: ChangeSink {
             (26, "4000000000", [0xee, 0x6b, 0x28, 0], "4000000000"),
             (700, "1.5", [0x3f, 0xc0, 0, 0], "1.5"), (701, "NaN", [0x7f, 0xf8, 0, 0, 0, 0, 0, 0], #""NaN""#),
             (701, "-Infinity", [0xff, 0xf0, 0, 0, 0, 0, 0, 0], #""-Infinity""#), (701, "1e+20", nil, "1e+20"),
+            (1700, "-0.05", [0, 1, 0xff, 0xff, 0x40, 0, 0, 2, 0x01, 0xf4], #""-0.05""#),
             (1700, "123456789012345678901.5", nil, #""123456789012345678901.5""#), (1700, "NaN", nil, #""NaN""#),
             (25, "a\\b\u{1}\u{e9}", Array("a\\b\u{1}\u{e9}".utf8), #""a\\b\u0001é""#),
             (
@@ -122,7 +124,9 @@ private final class Records: ChangeSink {
             (1184, "10000-01-01 00:00:00+00", nil, "253402300800000"),
             (1184, "infinity", Bytes().int64(UInt64(Int64.max)).bytes, "9007199254740991"),
             (1184, "-infinity", Bytes().int64(0x8000_0000_0000_0000).bytes, "-9007199254740991"),
-            (1082, "2026-11-21", nil, #""2026-11-21""#), (17, "\\x0001ff", [0, 1, 0xff], #""AAH/""#),
+            (1082, "0001-12-31 BC", Bytes().int32(UInt32(bitPattern: -730_120)).bytes, #""0001-12-31 BC""#),
+            (1082, "2026-11-21", Bytes().int32(9821).bytes, #""2026-11-21""#),
+            (17, "\\x0001ff", [0, 1, 0xff], #""AAH/""#),
             (17, "\\x", [], #""""#), (17, "\\x61", Array("a".utf8), #""YQ==""#),
             (3802, #"{"a": 1}"#, [1] + Array(#"{"a": 1}"#.utf8), #""{\"a\": 1}""#),
             (1009, "{a,b}", nil, #""{a,b}""#),
@@ -144,10 +148,62 @@ private final class Records: ChangeSink {
 
     @Test func `a binary value of an unknown type is refused, not guessed`() throws {
         let table = try table([
-            Relation.Column(isKey: true, name: "id", type: 25), Relation.Column(isKey: false, name: "v", type: 1700),
+            Relation.Column(isKey: true, name: "id", type: 25), Relation.Column(isKey: false, name: "v", type: 1009),
         ])
         let row = Bytes.kind("I").int32(7).kind("N").int16(2).value("t", "k").kind("b").int32(2).raw([0, 1])
         #expect(throws: CDCError.self) { try write(row, to: table) }
+    }
+
+    @Test func `the partition is the same whether a value came in text or in binary`() throws {
+        let cases: [(type: UInt32, text: String, binary: [UInt8])] = [
+            (25, "a\"\\N\u{1}é", Array("a\"\\N\u{1}é".utf8)), (16, "t", [1]), (16, "f", [0]),
+            (23, "-7", [0xff, 0xff, 0xff, 0xf9]),
+            (1082, "2026-11-21", Bytes().int32(9821).bytes),
+            (1700, "-0.05", [0, 1, 0xff, 0xff, 0x40, 0, 0, 2, 0x01, 0xf4]),
+            (3802, #"{"a": 1}"#, [1] + Array(#"{"a": 1}"#.utf8)),
+        ]
+        for (type, text, binary) in cases {
+            let table = try table([Relation.Column(isKey: true, name: "id", type: type)])
+            let row = Bytes.kind("I").int32(7).kind("N").int16(1)
+            let fromText = try write(row.value("t", text), to: table)
+            let fromBinary = try write(row.kind("b").int32(UInt32(binary.count)).raw(binary), to: table)
+            #expect(fromText == fromBinary, "\(type) \(text)")
+        }
+    }
+
+    @Test func `a table that cannot be read in binary is refused before its first row`() throws {
+        func check(_ columns: [(String, UInt32)], key: [String] = ["id"]) throws {
+            let relation = Relation(
+                id: 7, schema: "public", name: "t", identity: .full,
+                columns: columns.map { Relation.Column(isKey: true, name: $0.0, type: $0.1) })
+            let route = TableRoute(table: "t", topic: "topic", key: key)
+            _ = try TableEncoder(relation, route: route, topic: 0, partitions: 1, database: "d", binary: true)
+        }
+        try check([("id", 2950), ("v", 1700), ("w", 1184), ("x", 701)])
+        for columns: [(String, UInt32)] in [
+            [("id", 2950), ("v", 1009)], [("id", 1184)], [("id", 701)], [("id", 17)], [("id", 99_999)],
+        ] {
+            let error = #expect(throws: CDCError.self) { try check(columns) }
+            #expect(error?.hint == "fanout cdc without --binary")
+        }
+        try check([("id", 17), ("n", 23)], key: ["n", "id"])
+    }
+
+    @Test func `a number's binary form with any byte changed is a number or refused`() {
+        var random = SeededGenerator.announced("binary numbers")
+        // 12345678.9
+        let good: [UInt8] = [0, 3, 0, 1, 0, 0, 0, 1, 0x04, 0xd2, 0x16, 0x2e, 0x23, 0x28]
+        for _ in 0..<2000 {
+            var bytes = good
+            bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+            if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...4, using: &random)) }
+            var output: [UInt8] = []
+            guard BinaryValue.append(bytes.span, type: 1700, to: &output) else { continue }
+            #expect(output.count > 2 && output.count < 200_000)
+        }
+        var output: [UInt8] = []
+        #expect(BinaryValue.append(good.span, type: 1700, to: &output))
+        #expect(String(decoding: output, as: UTF8.self) == #""12345678.9""#)
     }
 
     @Test func `the partition is that of the partition column's text, whatever the key`() throws {

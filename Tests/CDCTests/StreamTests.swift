@@ -23,6 +23,16 @@ import Testing
         #expect(after == before + 1)
     }
 
+    @Test func `values that come in binary make the topic that their text would`() throws {
+        var random = SeededGenerator.announced("binary")
+        let setup = try Setup()
+        for _ in 0..<10 { try RandomTables.change(&setup.postgres, &random) }
+        let cdc = try setup.start(["--binary"])
+        for _ in 0..<60 { try RandomTables.change(&setup.postgres, &random) }
+        try setup.expectTrue("in binary")
+        #expect(cdc.terminate() == 0)
+    }
+
     @Test func `columns may be added, renamed and dropped in mid-stream`() throws {
         let setup = try Setup()
         let cdc = try setup.start()

@@ -6,7 +6,8 @@ internal import System
 internal import Wire
 
 /// `fanout bench cdc`: how fast row changes get from Postgres' log into a topic, beside how fast pg_recvlogical reads the
-/// same log to nowhere, and how long a change takes from before its commit until a consumer has it.
+/// same log to nowhere, how long a change takes from before its commit until a consumer has it, and what memory a single
+/// transaction of as many changes takes.
 ///
 /// It makes a table, a publication, two slots and a topic of its own in the given database and cluster, and removes them.
 public struct CDCBenchmark: Sendable {
@@ -54,6 +55,7 @@ public struct CDCBenchmark: Sendable {
         var report = CDCBenchmarkReport()
         try measureCatchUp(&database, &report)
         try measureLatency(&report)
+        try measureLargeTransaction(&database, &report)
         return report
     }
 
@@ -238,6 +240,48 @@ public struct CDCBenchmark: Sendable {
             return number
         }
         return nil
+    }
+
+    // MARK: A large transaction
+
+    /// All changes in one transaction: from its commit until all of it is confirmed, and the most memory that the process
+    /// had meanwhile, what Kafka's client keeps included.
+    private func measureLargeTransaction(
+        _ database: inout Database, _ report: inout CDCBenchmarkReport
+    ) throws(CDCError) {
+        let peak = Atomic<UInt64>(0)
+        let isDone = Atomic(false)
+        try running { loop throws(CDCError) in
+            report.restingBytes = Int(CurrentProcess.residentBytes)
+            let sampler = Thread.start(name: "bench-memory") {
+                guard let loop = try? EventLoop() else { return }
+                defer { loop.close() }
+                while !isDone.load(ordering: .relaxed) {
+                    let now = CurrentProcess.residentBytes
+                    if now > peak.load(ordering: .relaxed) { peak.store(now, ordering: .relaxed) }
+                    loop.runOnce(timeoutMs: 5)
+                }
+            }
+            defer {
+                isDone.store(true, ordering: .relaxed)
+                sampler.join()
+            }
+            for sql in [
+                "BEGIN",
+                """
+                INSERT INTO \(Self.table) SELECT gen_random_uuid(), gen_random_uuid(), g, 'a note of ' || g, now()
+                FROM generate_series(1, \(options.changes)) g
+                """,
+            ] { _ = try database.ask("load", sql) }
+            let start = clock.monotonicNs
+            _ = try database.ask("load", "COMMIT")
+            let position = try place(&database)
+            while try database.slot(Self.slot).map({ $0.confirmed < position }) ?? true {
+                loop.runOnce(timeoutMs: 5)
+            }
+            report.largeSeconds = Double(clock.monotonicNs - start) / 1e9
+        }
+        report.peakBytes = Int(peak.load(ordering: .relaxed))
     }
 
     // MARK: Around it

@@ -13,6 +13,11 @@ public struct CDCBenchmarkReport: Sendable {
     public var p99Ms = 0.0
     public var maxMs = 0.0
     public var lost = 0
+    /// One transaction of all changes: from its commit until it is confirmed.
+    public var largeSeconds = 0.0
+    /// Memory of the whole process before it, and at most during it.
+    public var restingBytes = 0
+    public var peakBytes = 0
 
     public var changesPerSecond: Double { seconds > 0 ? Double(changes) / seconds : 0 }
     public var changesPerCPUSecond: Double { cpuSeconds > 0 ? Double(changes) / cpuSeconds : 0 }
@@ -29,6 +34,11 @@ public struct CDCBenchmarkReport: Sendable {
             ("of pg_recvlogical", "\(Int(ratio * 100)) %"),
             ("before commit → consumer", "p50 \(ms(p50Ms)), p99 \(ms(p99Ms)), max \(ms(maxMs)) at \(self.rate)/s"),
             ("lost", "\(lost)"),
+            (
+                "in one transaction",
+                "\(Double(Int(largeSeconds * 100)) / 100) s from its commit, at most \(peakBytes >> 20) MiB resident "
+                    + "(\(restingBytes >> 20) before)"
+            ),
         ]
         return rows.map { name, value in
             name + String(repeating: " ", count: max(1, 30 - name.count)) + value + "\n"
@@ -48,6 +58,9 @@ public struct CDCBenchmarkReport: Sendable {
             $0.field("latency_p99_ms", p99Ms)
             $0.field("latency_max_ms", maxMs)
             $0.field("lost", lost)
+            $0.field("large_transaction_seconds", largeSeconds)
+            $0.field("resting_bytes", restingBytes)
+            $0.field("peak_bytes", peakBytes)
         }
     }
 }

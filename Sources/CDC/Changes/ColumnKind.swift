@@ -77,49 +77,10 @@ enum ValueWriter {
         }
     }
 
-    /// Appends a value that came in binary format. False when the type's binary form is not known.
-    static func append(binary: Span<UInt8>, type: UInt32, to output: inout [UInt8]) -> Bool {
-        switch (type, binary.count) {
-        case (PostgresType.bool, 1): output.append(contentsOf: binary[0] != 0 ? yes : no)
-        case (PostgresType.int2, 2), (PostgresType.int4, 4), (PostgresType.int8, 8):
-            output.appendDecimal(binary.bigEndianInt)
-        case (PostgresType.oid, 4): output.appendDecimal(binary.bigEndianInt & 0xffff_ffff)
-        case (PostgresType.float4, 4):
-            append(float: Float(bitPattern: UInt32(truncatingIfNeeded: binary.bigEndianInt)), to: &output)
-        case (PostgresType.float8, 8):
-            append(float: Double(bitPattern: UInt64(bitPattern: binary.bigEndianInt)), to: &output)
-        case (PostgresType.timestamp, 8), (PostgresType.timestamptz, 8):
-            output.appendDecimal(Timestamp.milliseconds(postgres: binary.bigEndianInt))
-        case (PostgresType.uuid, 16):
-            guard let uuid = UUID(binary: binary) else { return false }
-            output.append(UInt8(ascii: "\""))
-            uuid.appendText(to: &output)
-            output.append(UInt8(ascii: "\""))
-        case (PostgresType.bytea, _): appendBase64(binary, to: &output)
-        case (PostgresType.text, _), (1043, _), (1042, _), (19, _), (PostgresType.json, _): quote(binary, to: &output)
-        // The binary form of jsonb is a version, 1, and the text.
-        case (PostgresType.jsonb, 1...) where binary[0] == 1: quote(binary.extracting(1...), to: &output)
-        default: return false
-        }
-        return true
-    }
-
     static func quote(_ text: Span<UInt8>, to output: inout [UInt8]) {
         output.append(UInt8(ascii: "\""))
         JSONWriter.appendEscaped(text, to: &output)
         output.append(UInt8(ascii: "\""))
-    }
-
-    private static func append<Number: BinaryFloatingPoint & LosslessStringConvertible>(
-        float: Number, to output: inout [UInt8]
-    ) {
-        let text = "\(float)"
-        if float.isFinite {
-            output.append(contentsOf: text.utf8)
-        } else {
-            output.append(
-                contentsOf: float.isNaN ? #""NaN""#.utf8 : float > 0 ? #""Infinity""#.utf8 : #""-Infinity""#.utf8)
-        }
     }
 
     /// Postgres' text form of bytes is `\x` and hex digits; JSON consumers expect base64.

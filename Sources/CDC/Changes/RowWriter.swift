@@ -163,11 +163,15 @@ struct RowWriter {
     private func binaryPartition(
         _ table: TableEncoder, _ slot: ColumnSlot, _ bytes: Span<UInt8>
     ) throws(CDCError) -> Int32 {
-        var json: [UInt8] = []
-        try Self.write(slot, table.columns[table.partitionColumn], bytes, isKey: true, to: &json)
-        // The text of an id stands in quotes.
-        let text = json.first == UInt8(ascii: "\"") ? 1..<json.count - 1 : 0..<json.count
-        return Wire.partition(forKey: json.span.extracting(text), count: table.partitions)
+        let column = table.columns[table.partitionColumn]
+        var text: [UInt8] = []
+        if slot.kind != .binary {
+            // Nothing to choose by, but always the same.
+            try Self.write(slot, column, bytes, isKey: true, to: &text)
+        } else if !BinaryValue.appendText(bytes.extracting(slot.range), type: column.type, to: &text) {
+            throw CDCError(.protocol, "the binary form of column \(column.name) (type \(column.type)) is not known")
+        }
+        return Wire.partition(forKey: text.span, count: table.partitions)
     }
 
     private mutating func row(
@@ -219,7 +223,7 @@ struct RowWriter {
         case .null: output.append(contentsOf: ValueWriter.null)
         case .unchanged: output.append(contentsOf: ValueWriter.unavailable)
         case .binary:
-            guard ValueWriter.append(binary: bytes.extracting(slot.range), type: column.type, to: &output) else {
+            guard BinaryValue.append(bytes.extracting(slot.range), type: column.type, to: &output) else {
                 throw CDCError(.protocol, "the binary form of column \(column.name) (type \(column.type)) is not known")
             }
         }

@@ -25,7 +25,7 @@ final class TableEncoder {
     private var tailFor: UInt64 = 0
 
     init(
-        _ relation: Relation, route: TableRoute, topic: Int, partitions: Int32, database: String
+        _ relation: Relation, route: TableRoute, topic: Int, partitions: Int32, database: String, binary: Bool = false
     ) throws(CDCError) {
         self.route = route
         self.topic = topic
@@ -52,6 +52,7 @@ final class TableEncoder {
             keyColumns.append(index)
         }
         self.keyColumns = keyColumns
+        if binary { try Self.checkBinary(relation, route) }
         keyPrefixes = route.key.enumerated().map { Self.prefix($0.element, isFirst: $0.offset == 0) }
         partitionColumn = keyColumns[route.key.firstIndex(of: route.partition) ?? 0]
         var json = JSONWriter()
@@ -60,6 +61,21 @@ final class TableEncoder {
         json.field("schema", relation.schema)
         json.field("table", relation.name)
         sourceHead = [UInt8](#","source":"#.utf8) + json.bytes + [UInt8](#","lsn":"#.utf8)
+    }
+
+    /// What cannot be written is told before the first row of it comes.
+    private static func checkBinary(_ relation: Relation, _ route: TableRoute) throws(CDCError) {
+        for column in relation.columns {
+            let isKey = route.key.contains(column.name)
+            // Bytes choose a partition by their text.
+            let isBytesPartition = column.name == route.partition && column.type == PostgresType.bytea
+            if isBytesPartition || !(isKey ? BinaryValue.isKnownInKey(column.type) : BinaryValue.isKnown(column.type)) {
+                throw CDCError(
+                    .configuration,
+                    "column \(column.name) of \(route.name) has a type (\(column.type)) that cannot be read in binary"
+                        + (isKey ? " as part of a key" : ""), hint: "fanout cdc without --binary")
+            }
+        }
     }
 
     private static func prefix(_ name: String, isFirst: Bool) -> [UInt8] {
@@ -79,7 +95,8 @@ final class TableEncoder {
         tail.append(contentsOf: #","ts_ms":"#.utf8)
         tail.appendDecimal(context.commitMs)
         tail.append(contentsOf: #","snapshot":"#.utf8)
-        tail.append(contentsOf: context.isSnapshot ? ValueWriter.yes : ValueWriter.no)
+        tail.append(contentsOf: context.snapshot == .none ? ValueWriter.no : ValueWriter.yes)
+        if context.snapshot == .again { tail.append(contentsOf: #","again":true"#.utf8) }
         tail.append(contentsOf: #"},"ts_ms":"#.utf8)
         tail.appendDecimal(context.nowMs)
         tail.append(UInt8(ascii: "}"))
@@ -90,12 +107,20 @@ final class TableEncoder {
 
 /// What all changes of one transaction have in common.
 struct ChangeContext {
+    enum Snapshot {
+        case none
+        /// The topic was empty: nobody can have missed anything.
+        case first
+        /// The topic had records, so whoever follows it may find changes here that came no other way.
+        case again
+    }
+
     /// Another for each transaction and each moment.
     var id: UInt64
     /// Where the transaction committed: the same for all its changes, and growing from one to the next.
     var lsn: LSN
     var xid: UInt32?
     var commitMs: Int64
-    var isSnapshot: Bool
+    var snapshot: Snapshot
     var nowMs: Int64
 }

@@ -58,6 +58,27 @@ enum Timestamp {
         return era * 146_097 + dayOfEra - 719_468
     }
 
+    /// A date as Postgres prints it, from its own count: days since 2000.
+    static func date(days: Int64) -> String {
+        if days == Int64(Int32.max) { return "infinity" }
+        if days == Int64(Int32.min) { return "-infinity" }
+        let shifted = days + PostgresType.epochMs / 86_400_000 + 719_468
+        let era = floorDivide(shifted, 146_097)
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let monthFromMarch = (5 * dayOfYear + 2) / 153
+        let day = dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
+        let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
+        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        func padded(_ number: Int64, _ width: Int) -> String {
+            let text = String(number)
+            return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
+        }
+        let shown = padded(year > 0 ? year : 1 - year, 4)
+        return "\(shown)-\(padded(month, 2))-\(padded(day, 2))" + (year > 0 ? "" : " BC")
+    }
+
     private static func floorDivide(_ value: Int64, _ divisor: Int64) -> Int64 {
         value >= 0 ? value / divisor : -((divisor - 1 - value) / divisor)
     }

@@ -6,10 +6,8 @@ public struct PgOutputDecoder: Sendable {
     /// Between Stream Start and Stream Stop most messages carry the (sub)transaction that they belong to.
     public private(set) var isInStream = false
 
-    public init() {}
-
-    /// A new connection starts outside of any stream.
-    public mutating func reset() { isInStream = false }
+    /// - Parameter isInStream: what follows was sent between a Stream Start and a Stream Stop.
+    public init(isInStream: Bool = false) { self.isInStream = isInStream }
 
     /// - Returns: the message, and inside a stream the (sub)transaction it belongs to.
     public mutating func decode(_ bytes: Span<UInt8>) throws(PgOutputError) -> (message: PgOutputMessage, xid: UInt32?)

@@ -8,6 +8,13 @@ struct SlotFacts: Equatable {
     var confirmed: LSN
     /// `reserved`, `extended`, `unreserved` or `lost`.
     var walStatus: String?
+
+    /// Why it is somebody else's, if it is. A slot's name is one for the whole server: two databases that use the same
+    /// would drop it from under one another for ever.
+    func owner(otherThan database: String) -> String? {
+        if plugin != "pgoutput" { return "is another program's, with plugin \(plugin)" }
+        return self.database == database ? nil : "belongs to database \(self.database)"
+    }
 }
 
 /// How to begin, given what is remembered and what is there.
@@ -17,18 +24,19 @@ enum StartDecision: Equatable {
     /// Go on reading the tables that are still unread.
     case resumeSnapshot
     case stream
+    /// The slot is somebody else's, and not ours to drop.
+    case refuse(reason: String)
 
     /// The one place where a lost, replaced or moved slot is noticed: before anything is streamed.
     static func decide(
         stored: StoredState?, slot: SlotFacts?, systemID: String, serverPosition: LSN, database: String
     ) -> StartDecision {
+        if let owner = slot?.owner(otherThan: database) { return .refuse(reason: owner) }
         guard let stored else {
             return .snapshot(reason: slot == nil ? "first start" : "the slot is there, but Kafka does not know of it")
         }
         if stored.systemID != systemID { return .snapshot(reason: "this is another database cluster than before") }
         guard let slot else { return .snapshot(reason: "the replication slot is gone") }
-        if slot.database != database { return .snapshot(reason: "the slot belongs to database \(slot.database)") }
-        if slot.plugin != "pgoutput" { return .snapshot(reason: "the slot decodes with \(slot.plugin)") }
         if slot.walStatus == "lost" {
             return .snapshot(reason: "the slot is lost: the server removed log that had not been read")
         }
@@ -42,6 +50,6 @@ enum StartDecision: Equatable {
                 reason: "the server is at \(serverPosition), before \(stored.position) which Kafka holds: "
                     + "it was restored from a backup")
         }
-        return stored.unread.isEmpty ? .stream : .resumeSnapshot
+        return stored.unreadFrom == nil ? .stream : .resumeSnapshot
     }
 }

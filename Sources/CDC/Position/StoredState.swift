@@ -11,16 +11,17 @@ struct StoredState: Equatable {
     var slot: String
     /// Everything that committed before is in Kafka.
     var position: LSN
-    /// Tables that still have to be read whole; empty while streaming. `@gone` stands for the search for deleted rows.
-    var unread: [String] = []
-    /// Tables that were read by a later snapshot than the position: what this already showed is skipped.
+    /// The first topic, in the order of their names, whose tables still have to be read whole; nil while streaming. One
+    /// name stands for all that follow it, so that this stays small however many there are.
+    var unreadFrom: String?
+    /// Topics that were read by a later snapshot than the position: what this already showed is skipped.
     var filters: [SnapshotFilter] = []
 
-    /// For rows that are in the topics and not in the database.
-    static let gone = "@gone"
+    /// What Kafka takes as the metadata of an offset, unless told otherwise (`offset.metadata.max.bytes`).
+    static let bytesMax = 4096
 
     enum Field: String, CaseIterable { case system, slot, lsn, unread, filters }
-    enum FilterField: String, CaseIterable { case table, snapshot, until }
+    enum FilterField: String, CaseIterable { case from, through, snapshot, until }
     private static let fields = JSONFields<Field>()
     private static let filterFields = JSONFields<FilterField>()
 
@@ -30,17 +31,15 @@ struct StoredState: Equatable {
             $0.field("system", systemID)
             $0.field("slot", slot)
             $0.field("lsn", position.description)
-            if !unread.isEmpty {
-                $0.name("unread")
-                $0.array { json in for table in unread { json.value(table) } }
-            }
+            if let unreadFrom { $0.field("unread", unreadFrom) }
             if !filters.isEmpty {
                 $0.name("filters")
                 $0.array { json in
                     for filter in filters {
                         json.object {
-                            $0.field("table", filter.table)
-                            $0.field("snapshot", filter.snapshot.text)
+                            $0.field("from", filter.from)
+                            if let through = filter.through { $0.field("through", through) }
+                            $0.field("snapshot", filter.snapshot.short)
                             $0.field("until", filter.until.description)
                         }
                     }
@@ -51,14 +50,27 @@ struct StoredState: Equatable {
     }
 
     init(
-        systemID: String, slot: String, position: LSN, unread: [String] = [], filters: [SnapshotFilter] = []
+        systemID: String, slot: String, position: LSN, unreadFrom: String? = nil, filters: [SnapshotFilter] = []
     ) {
         self.systemID = systemID
         self.slot = slot
         self.position = position
-        self.unread = unread
+        self.unreadFrom = unreadFrom
         self.filters = filters
     }
+
+    /// Those of the topics that still have to be read.
+    func unread(of topics: [String]) -> [String] {
+        unreadFrom.map { first in topics.filter { $0 >= first }.sorted() } ?? []
+    }
+
+    /// Notes that topics were read by a snapshot. An earlier one of the same topics showed nothing that this does not.
+    mutating func note(_ filter: SnapshotFilter) {
+        filters.removeAll { $0.from == filter.from && $0.through == filter.through }
+        filters.append(filter)
+    }
+
+    var fits: Bool { text.utf8.count <= Self.bytesMax }
 
     init?(text: String) {
         let bytes = [UInt8](text.utf8)
@@ -71,7 +83,7 @@ struct StoredState: Equatable {
         var system: String?
         var slot: String?
         var position: LSN?
-        var unread: [String] = []
+        var unreadFrom: String?
         var filters: [SnapshotFilter] = []
         try reader.beginObject()
         while let name = try reader.nextField() {
@@ -79,18 +91,22 @@ struct StoredState: Equatable {
             case .system: system = try reader.readText()
             case .slot: slot = try reader.readText()
             case .lsn: position = LSN(try reader.readText())
-            case .unread:
-                try reader.beginArray()
-                while try reader.nextElement() { unread.append(try reader.readText()) }
+            case .unread: unreadFrom = try reader.readText()
             case .filters:
                 try reader.beginArray()
                 while try reader.nextElement() {
-                    var filter = SnapshotFilter(table: "", snapshot: TransactionSnapshot(), until: .zero)
+                    var filter = SnapshotFilter(from: "", snapshot: TransactionSnapshot(), until: .zero)
                     try reader.beginObject()
                     while let name = try reader.nextField() {
                         switch Self.filterFields.find(name, in: bytes) {
-                        case .table: filter.table = try reader.readText()
-                        case .snapshot: filter.snapshot = TransactionSnapshot(try reader.readText()) ?? filter.snapshot
+                        case .from: filter.from = try reader.readText()
+                        case .through: filter.through = try reader.readText()
+                        case .snapshot:
+                            // Without it the filter would show too little, and what it hides be written twice.
+                            guard let snapshot = TransactionSnapshot(short: try reader.readText()) else {
+                                throw JSONError(.badValue, at: 0)
+                            }
+                            filter.snapshot = snapshot
                         case .until: filter.until = LSN(try reader.readText()) ?? .zero
                         case nil: try reader.skipValue()
                         }
@@ -102,19 +118,25 @@ struct StoredState: Equatable {
         }
         try reader.finish()
         guard let system, let slot, let position else { throw JSONError(.missingField, at: bytes.count) }
-        self.init(systemID: system, slot: slot, position: position, unread: unread, filters: filters)
+        self.init(systemID: system, slot: slot, position: position, unreadFrom: unreadFrom, filters: filters)
     }
 }
 
-/// A table that was read with another snapshot than the slot's.
+/// Topics whose tables were read with another snapshot than the slot's.
 struct SnapshotFilter: Equatable {
-    var table: String
+    var from: String
+    /// The last of them in the order of their names; nil: all from `from` on.
+    var through: String?
     var snapshot: TransactionSnapshot
     /// Every transaction that the snapshot shows committed before this.
     var until: LSN
+
+    func covers(_ topic: String) -> Bool { topic >= from && through.map { topic <= $0 } ?? true }
 }
 
-/// Which transactions a snapshot shows: Postgres' `xmin:xmax:xip,…`.
+/// Which transactions a snapshot shows: Postgres' `xmin:xmax:xip,…`. Kept in a shorter form, `xmin:xmax+…`, where each
+/// number under way is told as its distance from the one before it, in base 36: mostly two characters each, so that a
+/// thousand of them fit beside an offset.
 struct TransactionSnapshot: Equatable {
     var xmin: UInt64 = 0
     var xmax: UInt64 = 0
@@ -131,10 +153,32 @@ struct TransactionSnapshot: Equatable {
         guard !inProgress.contains(nil) else { return nil }
         self.xmin = xmin
         self.xmax = xmax
-        self.inProgress = inProgress.compactMap { $0 }
+        self.inProgress = inProgress.compactMap { $0 }.sorted()
     }
 
-    var text: String { "\(xmin):\(xmax):\(inProgress.map(String.init).joined(separator: ","))" }
+    init?(short text: String) {
+        let parts = text.split(separator: "+", omittingEmptySubsequences: false)
+        let ends = parts.first?.split(separator: ":").map { UInt64($0) } ?? []
+        guard ends.count == 2, let xmin = ends[0], let xmax = ends[1], xmin <= xmax else { return nil }
+        self.xmin = xmin
+        self.xmax = xmax
+        var last = xmin
+        for part in parts.dropFirst() {
+            guard let distance = UInt64(part, radix: 36), distance <= xmax - last else { return nil }
+            last += distance
+            inProgress.append(last)
+        }
+    }
+
+    var short: String {
+        var text = "\(xmin):\(xmax)"
+        var last = xmin
+        for xid in inProgress {
+            text += "+" + String(xid - last, radix: 36)
+            last = xid
+        }
+        return text
+    }
 
     /// Whether a committed transaction is in it. The stream tells only the lower half of a transaction's number; the
     /// upper is that which puts it nearest.

@@ -18,6 +18,7 @@ struct CDCMetrics: Sendable {
     let confirmed: Gauge
     let lastCommitMs: Gauge
     let pending: Gauge
+    let spilledBytes: Gauge
 
     init(_ metrics: Metrics) {
         changes = metrics.counter("fanout_cdc_changes_total", "Row changes read from the replication stream.")
@@ -41,6 +42,8 @@ struct CDCMetrics: Sendable {
         metrics.gauge(
             "fanout_cdc_last_commit_timestamp_seconds", "When the last transaction read had committed."
         ) { Double(lastCommitMs.value) / 1000 }
+        spilledBytes = metrics.gauge(
+            "fanout_cdc_spilled_bytes", "Transactions under way that are kept on disk until they commit.")
         pending = metrics.gauge("fanout_cdc_pending_transactions", "Transactions not fully acknowledged by Kafka.")
     }
 }

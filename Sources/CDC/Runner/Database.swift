@@ -175,7 +175,8 @@ struct Database: ~Copyable {
         var relation: Relation
         /// A condition on rows, as the publication has it.
         var rowFilter: String?
-        var rowsEstimate: Int64
+        /// As the last ANALYZE found; nil for a table that never was analysed.
+        var rowsEstimate: Int64?
         /// The types of the columns as SQL writes them.
         var typeNames: [String]
     }
@@ -209,7 +210,7 @@ struct Database: ~Copyable {
                 id: UInt32(truncatingIfNeeded: rows.int(0, 0) ?? 0), schema: route.schema, name: route.table,
                 identity: Relation.Identity(rawValue: identity.count > 0 ? identity[0] : 0) ?? .default,
                 columns: columns),
-            rowFilter: rows.text(0, 5), rowsEstimate: max(0, rows.int(0, 6) ?? 0),
+            rowFilter: rows.text(0, 5), rowsEstimate: rows.int(0, 6).flatMap { $0 < 0 ? nil : $0 },
             typeNames: (0..<rows.rowCount).map { rows.text($0, 7) ?? "text" })
     }
 }

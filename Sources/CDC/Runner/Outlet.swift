@@ -12,13 +12,16 @@ final class Outlet: ChangeSink {
     private var failure: KafkaError?
     /// The offset after the last record acknowledged in the first topic's partition 0: what the group commits, so that
     /// tools that look at groups see no lag where there is none.
-    private(set) var firstPartitionEnd: Int64 = 0
+    private(set) var firstPartitionEnd: Int64
     private(set) var writtenCount = 0
     private(set) var writtenBytes = 0
     /// Called while the producer has no room, every few milliseconds; throws to give up.
     var whileFull: () throws(CDCError) -> Void = { () throws(CDCError) in }
 
-    init(_ configuration: CDCConfiguration, topics names: [String], from position: LSN) throws(CDCError) {
+    init(
+        _ configuration: CDCConfiguration, topics names: [String], from position: LSN, firstPartitionEnd: Int64
+    ) throws(CDCError) {
+        self.firstPartitionEnd = firstPartitionEnd
         var options = configuration.producer
         // A record is tried for ever: giving one up would put those after it out of order.
         options.deliveryTimeoutMs = 0

@@ -16,12 +16,17 @@ final class Session {
     let store: StateStore
     let outlet: Outlet
     var writer = RowWriter()
+    /// From where on the slot is there, and must not vanish.
+    var hasSlot = false
     /// Set while the stream runs.
     var replication: ReplicationConnection?
     var contextID: UInt64 = 0
     var lastStatusNs: UInt64 = 0
     /// The newest place that the server has told.
     var received = LSN.zero
+    let spilled: SpilledTransactions
+    private let slotWatch: SlotWatch
+    private var publishedCuts = 0
     private var lastAcknowledgedNs: UInt64
     private var hasWarnedOfKafka = false
 
@@ -29,6 +34,7 @@ final class Session {
         _ configuration: CDCConfiguration, _ database: consuming Database, log: Log, clock: any Clock,
         metrics: CDCMetrics, loop: EventLoop, isStopped: @escaping () -> Bool
     ) throws(CDCError) {
+        let systemID = try database.server().systemID
         self.configuration = configuration
         self.database = database
         self.log = log
@@ -38,9 +44,13 @@ final class Session {
         self.isStopped = isStopped
         var names: [String] = []
         for route in configuration.routes where !names.contains(route.topic) { names.append(route.topic) }
-        let store = try StateStore(configuration, topic: names[0])
+        let store = try StateStore(configuration, topic: names[0], clock: clock)
         self.store = store
-        outlet = try Outlet(configuration, topics: names, from: store.current?.position ?? .zero)
+        outlet = try Outlet(
+            configuration, topics: names, from: store.current?.position ?? .zero, firstPartitionEnd: store.offset)
+        slotWatch = SlotWatch(configuration, log: log, metrics: metrics)
+        spilled = SpilledTransactions(
+            directory: "\(configuration.spillDirectory)/fanout-cdc-\(systemID)-\(configuration.slot)")
         lastAcknowledgedNs = clock.monotonicNs
         writer.valueBytesMax = configuration.producer.messageBytesMax - 1000
         // Broken before this session goes; the outlet does not outlive it.
@@ -51,6 +61,7 @@ final class Session {
         outlet.whileFull = { () throws(CDCError) in }
         outlet.producer.close(deadlineMs: 0) { _ in }
         store.close()
+        spilled.close()
     }
 
     // MARK: From start to end
@@ -67,8 +78,10 @@ final class Session {
             database: database.name)
         switch decision {
         case .stream: break
+        case .refuse(let reason): throw CDCError(foreignSlot: configuration.slot, reason)
         case .resumeSnapshot:
-            log.info("resuming the snapshot", ["unread": .init(store.current?.unread.count ?? 0)])
+            log.info(
+                "resuming the snapshot", ["unread": .init(store.current?.unread(of: outlet.topicNames).count ?? 0)])
             try resumeSnapshot()
         case .snapshot(let reason):
             let isFirst = store.current == nil && slot == nil
@@ -91,25 +104,43 @@ final class Session {
             }), let topic = outlet.topicNames.firstIndex(of: route.topic)
         else { return nil }
         return try TableEncoder(
-            relation, route: route, topic: topic, partitions: outlet.partitions[topic], database: database.name)
+            relation, route: route, topic: topic, partitions: outlet.partitions[topic], database: database.name,
+            binary: configuration.binary)
     }
 
-    func context(lsn: LSN, xid: UInt32?, commitMs: Int64, isSnapshot: Bool) -> ChangeContext {
+    func context(lsn: LSN, xid: UInt32, commitMs: Int64) -> ChangeContext {
         contextID += 1
         return ChangeContext(
-            id: contextID, lsn: lsn, xid: xid, commitMs: commitMs, isSnapshot: isSnapshot, nowMs: clock.wallMs)
+            id: contextID, lsn: lsn, xid: xid, commitMs: commitMs, snapshot: .none, nowMs: clock.wallMs)
     }
 
-    /// What must go on while something else takes long: the server hears from us, a stop is heard, silence of Kafka's
-    /// is told.
+    /// For what a snapshot shows, or shows no more.
+    func context(ofSnapshotAt lsn: LSN, _ snapshot: ChangeContext.Snapshot) -> ChangeContext {
+        contextID += 1
+        return ChangeContext(
+            id: contextID, lsn: lsn, xid: nil, commitMs: clock.wallMs, snapshot: snapshot, nowMs: clock.wallMs)
+    }
+
+    /// What must go on while something else takes long, and a stop is heard.
     func keepUp() throws(CDCError) {
         if isStopped() { throw CDCError(.stopped, "stopped") }
-        let now = clock.monotonicNs
-        watchKafka(now)
-        if now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 { try sendStatus(now) }
+        try lookAround(clock.monotonicNs)
     }
 
-    func watchKafka(_ now: UInt64) {
+    /// What must go on in any case: the server hears from us, silence of Kafka's is told, the slot is looked after.
+    func lookAround(_ now: UInt64) throws(CDCError) {
+        watchKafka(now)
+        if now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 { try sendStatus(now) }
+        if hasSlot { try slotWatch.look(now, isIdle: replication != nil && outlet.tracker.isIdle) }
+    }
+
+    /// Not while a row is being written: the writer is taken then.
+    func publishCuts() {
+        metrics.cut.add(writer.cutCount - publishedCuts)
+        publishedCuts = writer.cutCount
+    }
+
+    private func watchKafka(_ now: UInt64) {
         if outlet.producer.inFlight == 0 || outlet.tracker.confirmable != acknowledgedPosition {
             acknowledgedPosition = outlet.tracker.confirmable
             lastAcknowledgedNs = now

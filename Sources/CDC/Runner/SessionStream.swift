@@ -12,6 +12,7 @@ extension Session {
     func stream() throws(CDCError) {
         guard let start = store.current else { throw CDCError(.transient, "no position to stream from") }
         outlet.tracker = PositionTracker(from: start.position)
+        hasSlot = true
         received = start.position
         replication = try openStream(from: start.position)
         defer { replication = nil }
@@ -23,7 +24,6 @@ extension Session {
 
         var stream = StreamState(filters: start.filters)
         var lastConfirmNs: UInt64 = 0
-        var lastHealthNs: UInt64 = 0
         try sendStatus(clock.monotonicNs)
         while !isStopped() {
             let isEmpty = try readTurn(&stream)
@@ -33,19 +33,17 @@ extension Session {
                 try sendStatus(clock.monotonicNs)
             }
             let now = clock.monotonicNs
-            watchKafka(now)
-            if stream.mustReply || now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 {
+            if stream.mustReply {
                 stream.mustReply = false
                 try sendStatus(now)
             }
+            try lookAround(now)
             if now - lastConfirmNs > UInt64(configuration.confirmIntervalMs) * 1_000_000, try confirm() {
                 lastConfirmNs = now
             }
-            if now - lastHealthNs > UInt64(configuration.statusIntervalMs) * 1_000_000 {
-                lastHealthNs = now
-                try lookAfterSlot()
-            }
             stream.publish(to: metrics, outlet)
+            publishCuts()
+            metrics.spilledBytes.set(Int(spilled.bytes))
             if isEmpty { loop.runOnce(timeoutMs: configuration.confirmIntervalMs) }
         }
         try finish()
@@ -57,8 +55,9 @@ extension Session {
             try replication.start(
                 slot: configuration.slot, from: position,
                 options: [
-                    ("proto_version", "1"), ("publication_names", SQL.identifier(configuration.publication)),
+                    ("proto_version", "2"), ("publication_names", SQL.identifier(configuration.publication)),
                     ("messages", "true"), ("binary", configuration.binary ? "true" : "false"),
+                    ("streaming", configuration.streamsLarge ? "on" : "off"),
                 ])
             return replication
         } catch {
@@ -112,11 +111,57 @@ extension Session {
         }
         let body = bytes.extracting(stream.payload...)
         let message: PgOutputMessage
+        let xid: UInt32?
         do throws(PgOutputError) {
-            message = try stream.decoder.decode(body).message
+            (message, xid) = try stream.decoder.decode(body)
         } catch {
             throw CDCError(error)
         }
+        switch message {
+        case .streamStart(let xid, _): try spilled.start(xid)
+        case .streamStop: try spilled.stop()
+        case .streamAbort(let xid, let subXID): spilled.abort(xid, subXID)
+        case .streamCommit(let xid, let lsn, let end, let time):
+            try begin(xid, at: lsn, time, &stream)
+            try apply(streamed: xid, &stream)
+            outlet.end(at: end)
+            stream.transactions += 1
+        default:
+            if let xid {
+                try spilled.append(body, of: xid)
+            } else {
+                try apply(message, body, &stream)
+            }
+        }
+    }
+
+    private func begin(_ xid: UInt32, at lsn: LSN, _ timeUs: Int64, _ stream: inout StreamState) throws(CDCError) {
+        outlet.begin()
+        stream.context = context(lsn: lsn, xid: xid, commitMs: Timestamp.milliseconds(postgres: timeUs))
+        stream.began(xid)
+    }
+
+    /// A transaction that was kept on disk while it was under way.
+    private func apply(streamed xid: UInt32, _ stream: inout StreamState) throws(CDCError) {
+        var count = 0
+        try spilled.commit(xid) { body throws(CDCError) in
+            var decoder = PgOutputDecoder(isInStream: true)
+            let message: PgOutputMessage
+            do throws(PgOutputError) {
+                message = try decoder.decode(body).message
+            } catch {
+                throw CDCError(error)
+            }
+            try apply(message, body, &stream)
+            count += 1
+            guard count.isMultiple(of: Self.turnMessagesMax) else { return }
+            try outlet.poll()
+            try keepUp()
+            stream.publish(to: metrics, outlet)
+        }
+    }
+
+    private func apply(_ message: PgOutputMessage, _ body: Span<UInt8>, _ stream: inout StreamState) throws(CDCError) {
         switch message {
         case .insert(let relation, let tuple):
             guard let table = try stream.table(relation) else { return }
@@ -130,11 +175,7 @@ extension Session {
             guard let table = try stream.table(relation) else { return }
             stream.changes += 1
             try writer.delete(table, old, in: body, stream.context, to: outlet)
-        case .begin(let lsn, let time, let xid):
-            outlet.begin()
-            stream.context = context(
-                lsn: lsn, xid: xid, commitMs: Timestamp.milliseconds(postgres: time), isSnapshot: false)
-            stream.began(xid)
+        case .begin(let lsn, let time, let xid): try begin(xid, at: lsn, time, &stream)
         case .commit(_, let end, _):
             guard outlet.isTransactionOpen else { throw CDCError(.protocol, "a Commit without a Begin") }
             outlet.end(at: end)
@@ -152,13 +193,11 @@ extension Session {
                 if let table = try stream.table(relation) { try truncate(table, stream.context) }
             }
         case .message(_, _, let prefix, let content):
+            // One that is part of a transaction asks for nothing: in its middle the snapshot would be of another moment.
             if prefix == SnapshotRequest.prefix, !outlet.isTransactionOpen {
-                try snapshotOnRequest(
-                    String(decoding: [UInt8](copying: body.extracting(content)), as: UTF8.self), &stream)
+                try snapshotOnRequest(SnapshotOrder(text: String(showing: body.extracting(content))), &stream)
             }
-        case .origin, .type: break
-        case .streamStart, .streamStop, .streamCommit, .streamAbort:
-            throw CDCError(.protocol, "the server streams a transaction that is under way, which was not asked for")
+        case .origin, .type, .streamStart, .streamStop, .streamCommit, .streamAbort: break
         }
     }
 
@@ -178,47 +217,26 @@ extension Session {
     private func finish() throws(CDCError) {
         let deadline = clock.monotonicNs + 5_000_000_000
         while outlet.producer.inFlight > 0, clock.monotonicNs < deadline { try outlet.poll(timeoutMs: 50) }
-        guard var state = store.current, outlet.tracker.confirmable > state.position else { return }
-        state.position = outlet.tracker.confirmable
-        try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
+        let position = outlet.tracker.confirmable
+        guard let state = store.current, position > state.position else { return }
+        try store.update(firstPartitionEnd: outlet.firstPartitionEnd) { $0.position = max($0.position, position) }
         try sendStatus(clock.monotonicNs)
-        log.info("confirmed", ["position": "\(state.position)"])
-    }
-
-    /// Watches what the slot costs the server, and pushes it on when only other tables or databases are busy.
-    private func lookAfterSlot() throws(CDCError) {
-        guard let health = try database.health(of: configuration.slot) else {
-            throw CDCError(.transient, "the replication slot has gone")
-        }
-        metrics.retainedBytes.set(Int(health.retainedBytes))
-        metrics.safeBytes.set(Int(health.safeBytes ?? -1))
-        metrics.behindBytes.set(Int(health.behindBytes))
-        let isInDanger = health.walStatus == "unreserved" || health.walStatus == "lost"
-        metrics.slotInDanger.set(isInDanger ? 1 : 0)
-        if isInDanger {
-            log.error(
-                "the slot is about to be lost",
-                ["wal_status": "\(health.walStatus)", "retained_bytes": .init(health.retainedBytes)])
-        }
-        if health.behindBytes > configuration.heartbeatBytes, outlet.tracker.isIdle {
-            _ = try database.ask(
-                "push the slot on", "SELECT pg_logical_emit_message(false, 'fanout.heartbeat', '')")
-        }
+        log.info("confirmed", ["position": "\(position)"])
     }
 }
 
 /// What the stream has told so far.
 struct StreamState {
     var decoder = PgOutputDecoder()
-    var context = ChangeContext(id: 0, lsn: .zero, xid: nil, commitMs: 0, isSnapshot: false, nowMs: 0)
+    var context = ChangeContext(id: 0, lsn: .zero, xid: nil, commitMs: 0, snapshot: .none, nowMs: 0)
     var payload = 0
     var mustReply = false
     var changes = 0
     var transactions = 0
     var filters: [SnapshotFilter]
     private var tables: [UInt32: TableEncoder?] = [:]
-    /// Tables whose last snapshot shows the present transaction already.
-    private var skipped: Set<String> = []
+    /// Those whose snapshot shows the present transaction already.
+    private var skipping: [SnapshotFilter] = []
     private var lastID: UInt32 = 0
     private var lastTable: TableEncoder?
     private var published = (changes: 0, transactions: 0, records: 0, bytes: 0)
@@ -231,9 +249,9 @@ struct StreamState {
     }
 
     mutating func began(_ xid: UInt32) {
-        guard !filters.isEmpty || !skipped.isEmpty else { return }
+        guard !filters.isEmpty || !skipping.isEmpty else { return }
         filters.removeAll { $0.until <= context.lsn }
-        skipped = Set(filters.filter { $0.snapshot.shows(xid) }.map(\.table))
+        skipping = filters.filter { $0.snapshot.shows(xid) }
         lastTable = nil
     }
 
@@ -242,7 +260,7 @@ struct StreamState {
     mutating func table(_ id: UInt32) throws(CDCError) -> TableEncoder? {
         if let lastTable, lastID == id { return lastTable }
         guard let known = tables[id] else { throw CDCError(.protocol, "a row of a table that was not described") }
-        guard let known, !skipped.contains(known.route.name) else { return nil }
+        guard let known, !skipping.contains(where: { $0.covers(known.route.topic) }) else { return nil }
         lastID = id
         lastTable = known
         return known

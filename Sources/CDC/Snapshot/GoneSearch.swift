@@ -1,8 +1,9 @@
 internal import PostgresClient
 internal import Wire
 
-/// Finds the keys of a topic whose rows are gone, looking keys up in batches as the topic goes by. Memory follows the
-/// number of rows that are gone, not the number of rows.
+/// Finds the keys of a topic whose rows are gone, looking keys up in batches as the topic goes by, and hands each out as
+/// it is found. Memory is bounded whatever the topic holds: what is remembered of those handed out only saves repeats,
+/// which change nothing for whoever folds the topic.
 struct GoneSearch {
     struct Table {
         var encoder: TableEncoder
@@ -18,42 +19,32 @@ struct GoneSearch {
 
     /// Answers which of the keys' rows are gone.
     typealias Lookup = (_ keys: [[String]], _ table: Table) throws(CDCError) -> [Int]
+    /// Takes one that is.
+    typealias Found = (_ entry: Entry, _ table: Table) throws(CDCError) -> Void
 
     private static let batchMax = 2_000
+    private static let rememberedMax = 100_000
 
     private let tables: [Table]
+    private let lookup: Lookup
+    private let found: Found
     private var pending: [[Entry: [String]]]
-    private var found: [Set<Entry>]
+    private var handedOut: Set<Entry> = []
 
-    init(tables: [Table]) {
+    init(tables: [Table], lookup: @escaping Lookup, found: @escaping Found) {
         self.tables = tables
+        self.lookup = lookup
+        self.found = found
         pending = tables.map { _ in [:] }
-        found = tables.map { _ in [] }
     }
-
-    init(routes: [TableRoute], _ session: Session) throws(CDCError) {
-        var tables: [Table] = []
-        for route in routes {
-            let table = try session.database.table(route, publication: session.configuration.publication)
-            guard let encoder = try session.encoder(for: table.relation) else { continue }
-            tables.append(
-                Table(
-                    encoder: encoder, types: encoder.keyColumns.map { table.typeNames[$0] }, rowFilter: table.rowFilter)
-            )
-        }
-        self.init(tables: tables)
-    }
-
-    var gone: [(table: TableEncoder, keys: Set<Entry>)] { zip(tables, found).map { ($0.encoder, $1) } }
 
     mutating func see(
-        _ topic: String, _ partition: Int32, _ key: Span<UInt8>, _ value: Span<UInt8>?, _ lookup: Lookup
+        _ topic: String, _ partition: Int32, _ key: Span<UInt8>, _ value: Span<UInt8>?
     ) throws(CDCError) {
         let entry = Entry(partition: partition, key: [UInt8](copying: key))
         guard let value else {
             for index in tables.indices where tables[index].encoder.route.topic == topic {
                 pending[index][entry] = nil
-                found[index].remove(entry)
             }
             return
         }
@@ -64,21 +55,25 @@ struct GoneSearch {
             }), let columns = Self.columns(of: key, tables[index].encoder.route.key)
         else { return }
         pending[index][entry] = columns
-        if pending[index].count >= Self.batchMax { try settle(index, lookup) }
+        if pending[index].count >= Self.batchMax { try settle(index) }
     }
 
-    mutating func finish(_ lookup: Lookup) throws(CDCError) {
-        for index in tables.indices { try settle(index, lookup) }
+    mutating func finish() throws(CDCError) {
+        for index in tables.indices { try settle(index) }
     }
 
-    private mutating func settle(_ index: Int, _ lookup: Lookup) throws(CDCError) {
+    private mutating func settle(_ index: Int) throws(CDCError) {
         if pending[index].isEmpty { return }
         let batch = Array(pending[index])
         pending[index].removeAll(keepingCapacity: true)
-        for place in try lookup(batch.map(\.value), tables[index]) { found[index].insert(batch[place].key) }
+        for place in try lookup(batch.map(\.value), tables[index]) {
+            guard handedOut.insert(batch[place].key).inserted else { continue }
+            try found(batch[place].key, tables[index])
+            if handedOut.count >= Self.rememberedMax { handedOut.removeAll(keepingCapacity: true) }
+        }
     }
 
-    /// The key's values as text; nil when it is not a key of these columns.
+    /// The key's values as text; nil when it is not a key of these columns, or has a null in it.
     static func columns(of key: Span<UInt8>, _ names: [String]) -> [String]? {
         var values = [String?](repeating: nil, count: names.count)
         do throws(JSONError) {
@@ -90,6 +85,7 @@ struct GoneSearch {
                 case .string:
                     let text = try reader.readText()
                     if let place { values[place] = text }
+                case .null: _ = try reader.skipValue()
                 default:
                     let range = try reader.skipValue()
                     if let place { values[place] = String(showing: key.extracting(range)) }

@@ -8,14 +8,16 @@ extension Session {
     func snapshot(systemID: String, replacing old: SlotFacts?) throws(CDCError) {
         var maker = try replicationConnection()
         let created = try makeSlot(on: &maker, replacing: old)
+        hasSlot = true
         guard let name = created.snapshotName else { throw CDCError(.protocol, "the slot came without a snapshot") }
         let state = StoredState(
             systemID: systemID, slot: configuration.slot, position: created.consistentPoint,
-            unread: configuration.routes.map(\.name) + [StoredState.gone])
+            unreadFrom: outlet.topicNames.min())
         try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
         try begin(importing: name)
         // The transaction has the snapshot now; the connection that lent it may go.
         _ = consume maker
+        try lock(configuration.routes)
         try readUnread(at: created.consistentPoint)
     }
 
@@ -39,40 +41,60 @@ extension Session {
     }
 
     /// After an interrupted snapshot: what is unread is read as it is now, and what the stream will bring again of that
-    /// is filtered by this snapshot.
+    /// is filtered by this snapshot. Of a topic that was read in part everything is read again: a chat's version must not
+    /// come from a later moment than its members.
     func resumeSnapshot() throws(CDCError) {
-        guard var state = store.current else { return }
-        let (filter, now) = try beginPresent()
-        state.filters.removeAll { state.unread.contains($0.table) }
-        state.filters += state.unread.filter { $0 != StoredState.gone }.map {
-            SnapshotFilter(table: $0, snapshot: filter, until: now)
+        guard var state = store.current, var first = state.unreadFrom else { return }
+        hasSlot = true
+        let (snapshot, now) = try beginPresent(locking: configuration.routes)
+        state.note(SnapshotFilter(from: first, snapshot: snapshot, until: now))
+        if !state.fits, let start = outlet.topicNames.min() {
+            // So many interruptions are not remembered: this snapshot takes the place of them all.
+            first = start
+            state.filters = [SnapshotFilter(from: first, snapshot: snapshot, until: now)]
         }
-        try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
+        let filters = state.filters
+        try store.update(firstPartitionEnd: outlet.firstPartitionEnd) {
+            $0.unreadFrom = first
+            $0.filters = filters
+        }
         try readUnread(at: now)
     }
 
-    /// One table, in the middle of the stream.
-    func snapshotOnRequest(_ name: String, _ stream: inout StreamState) throws(CDCError) {
-        guard let route = configuration.routes.first(where: { $0.name == name || $0.table == name }) else {
-            return log.warning("a snapshot was asked for of a table that has no topic", ["table": "\(name)"])
+    /// One topic, in the middle of the stream: the table that was asked for, and those that share its topic.
+    func snapshotOnRequest(_ order: SnapshotOrder, _ stream: inout StreamState) throws(CDCError) {
+        guard let route = configuration.routes.first(where: { $0.name == order.table || $0.table == order.table })
+        else {
+            log.warning("a snapshot was asked for of a table that has no topic", ["table": "\(order.table)"])
+            return try answer(order, .noTopic)
         }
         // What is on its way must be in the topic when it is searched: the stream will skip a later delete of it that
         // the snapshot shows already.
         try outlet.flush()
-        let (snapshot, now) = try beginPresent()
-        let filter = SnapshotFilter(table: route.name, snapshot: snapshot, until: now)
-        let scan = try TopicScan(
-            configuration, topics: [route.topic],
-            partitions: [outlet.partitions[outlet.topicNames.firstIndex(of: route.topic) ?? 0]])
-        try read(route, at: now)
-        try deleteGone(scan, routes: [route], at: now)
-        try endReading()
-        stream.filters.removeAll { $0.table == route.name }
-        stream.filters.append(filter)
+        let routes = configuration.routes.filter { $0.topic == route.topic }
+        let (snapshot, now) = try beginPresent(locking: routes)
+        let filter = SnapshotFilter(from: route.topic, through: route.topic, snapshot: snapshot, until: now)
         guard var state = store.current else { return }
-        state.filters = stream.filters
+        state.note(filter)
+        guard state.fits else {
+            try endReading()
+            log.warning("too many transactions are under way for a snapshot", ["table": "\(order.table)"])
+            return try answer(order, .busy)
+        }
+        try read(topic: route.topic, at: now)
+        try endReading()
         try outlet.flush()
-        try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
+        try store.update(firstPartitionEnd: outlet.firstPartitionEnd) { $0.note(filter) }
+        stream.filters = store.current?.filters ?? []
+        try answer(order, .done)
+    }
+
+    /// Whoever asked learns it before the slot's position passes the request.
+    private func answer(_ order: SnapshotOrder, _ outcome: SnapshotOrder.Outcome) throws(CDCError) {
+        guard let token = order.token else { return }
+        _ = try database.ask(
+            "answer the request", "SELECT pg_notify($1, $2)",
+            [.text(SnapshotOrder.channel), .text("\(token) \(outcome.rawValue)")])
     }
 
     // MARK: The transaction
@@ -83,14 +105,22 @@ extension Session {
     }
 
     /// A snapshot of this moment, and a place in the log after everything that it shows.
-    private func beginPresent() throws(CDCError) -> (TransactionSnapshot, LSN) {
+    private func beginPresent(locking routes: [TableRoute]) throws(CDCError) -> (TransactionSnapshot, LSN) {
         try execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        // Before the snapshot: a TRUNCATE between the two would empty the table for it.
+        try lock(routes)
         let row = try database.ask(
             "take a snapshot", "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text")
         guard let snapshot = row.text(0, 0).flatMap({ TransactionSnapshot($0) }),
             let now = row.text(0, 1).flatMap({ LSN($0) })
         else { throw CDCError(.protocol, "the server's snapshot is not of the known form") }
         return (snapshot, now)
+    }
+
+    /// All at once, so that a TRUNCATE of several waits for us instead of both waiting for one another.
+    private func lock(_ routes: [TableRoute]) throws(CDCError) {
+        let tables = routes.map { "\(SQL.identifier($0.schema)).\(SQL.identifier($0.table))" }
+        try execute("LOCK TABLE \(tables.joined(separator: ", ")) IN ACCESS SHARE MODE")
     }
 
     private func endReading() throws(CDCError) { try execute("COMMIT") }
@@ -106,30 +136,38 @@ extension Session {
     // MARK: Reading
 
     private func readUnread(at position: LSN) throws(CDCError) {
-        guard var state = store.current else { return }
-        // All at once, so that a TRUNCATE of several waits for us instead of both waiting for one another.
-        let tables = configuration.routes.map { "\(SQL.identifier($0.schema)).\(SQL.identifier($0.table))" }
-        try execute("LOCK TABLE \(tables.joined(separator: ", ")) IN ACCESS SHARE MODE")
-        // Where the topics end before anything is added: only what is older can be gone.
-        let scan = try TopicScan(configuration, topics: outlet.topicNames, partitions: outlet.partitions)
-        while let name = state.unread.first {
-            if name == StoredState.gone {
-                try deleteGone(scan, routes: configuration.routes, at: position)
-            } else if let route = configuration.routes.first(where: { $0.name == name }) {
-                try read(route, at: position)
-            }
+        let topics = store.current?.unread(of: outlet.topicNames) ?? []
+        for (index, topic) in topics.enumerated() {
+            try read(topic: topic, at: position)
             try outlet.flush()
-            state.unread.removeFirst()
-            try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
+            let next = index + 1 < topics.count ? topics[index + 1] : nil
+            try store.update(firstPartitionEnd: outlet.firstPartitionEnd) { $0.unreadFrom = next }
         }
+        // Names that are not configured any more.
+        if topics.isEmpty { try store.update(firstPartitionEnd: outlet.firstPartitionEnd) { $0.unreadFrom = nil } }
         try endReading()
     }
 
+    /// Reads all tables of a topic as one. What is gone is deleted before any row is written: a chat's row carries its
+    /// version, and whoever has seen it must have seen the removals that raised it. For the same reason the tables come
+    /// in the order in which they are configured, members before chats.
+    private func read(topic: String, at position: LSN) throws(CDCError) {
+        let routes = configuration.routes.filter { $0.topic == topic }
+        // Where the topic ends before anything is added: only what is older can be gone.
+        let scan = try TopicScan(
+            configuration, topics: [topic],
+            partitions: [outlet.partitions[outlet.topicNames.firstIndex(of: topic) ?? 0]])
+        try deleteGone(scan, routes: routes, at: position)
+        for route in routes { try read(route, at: position, scan.isEmpty ? .first : .again) }
+    }
+
     /// Copies one table into its topic.
-    private func read(_ route: TableRoute, at position: LSN) throws(CDCError) {
+    private func read(
+        _ route: TableRoute, at position: LSN, _ snapshot: ChangeContext.Snapshot
+    ) throws(CDCError) {
         let table = try database.table(route, publication: configuration.publication)
         guard let encoder = try encoder(for: table.relation) else { return }
-        let context = context(lsn: position, xid: nil, commitMs: clock.wallMs, isSnapshot: true)
+        let context = context(ofSnapshotAt: position, snapshot)
         let columns = table.relation.columns.map { SQL.identifier($0.name) }.joined(separator: ", ")
         let rowFilter = table.rowFilter.map { " WHERE \($0)" } ?? ""
         var row = CopyRow()
@@ -152,6 +190,7 @@ extension Session {
             try outlet.poll()
             try keepUp()
             metrics.snapshotRows.add(1000)
+            publishCuts()
             let now = clock.monotonicNs
             if now - toldNs > 5_000_000_000 {
                 toldNs = now
@@ -161,6 +200,7 @@ extension Session {
         // Ends nothing that could be confirmed: the slot's own position stands until the stream moves it.
         outlet.end(at: .zero)
         metrics.snapshotRows.add(count % 1000)
+        publishCuts()
         tell("read", route, count, Int64(count), clock.monotonicNs - startNs)
     }
 
@@ -172,55 +212,72 @@ extension Session {
         }
     }
 
-    private func tell(_ what: String, _ route: TableRoute, _ count: Int, _ estimate: Int64, _ elapsedNs: UInt64) {
-        let percent = estimate > 0 ? min(100, Int64(count) * 100 / estimate) : 100
+    private func tell(_ what: String, _ route: TableRoute, _ count: Int, _ estimate: Int64?, _ elapsedNs: UInt64) {
         let rate = elapsedNs > 0 ? UInt64(count) * 1_000_000_000 / elapsedNs : 0
         log.info(
             what,
-            ["table": "\(route.name)", "rows": .init(count), "percent": .init(percent), "rows_per_s": .init(rate)])
+            [
+                "table": "\(route.name)", "rows": .init(count),
+                "percent": Self.percent(count, of: estimate).map { .init($0) } ?? "unknown",
+                "rows_per_s": .init(rate),
+            ])
+    }
+
+    /// How far a table is read; nil for one whose size nobody knows. An estimate may be too low, and what is not at its
+    /// end is not at 100.
+    static func percent(_ count: Int, of estimate: Int64?) -> Int64? {
+        guard let estimate else { return nil }
+        if Int64(count) == estimate { return 100 }
+        return estimate > 0 ? min(99, Int64(count) * 100 / estimate) : nil
     }
 
     // MARK: What is gone
 
-    /// Deletes in the topics what the snapshot no longer shows.
+    /// Deletes in the topic what the snapshot no longer shows.
     private func deleteGone(_ scan: TopicScan, routes: [TableRoute], at position: LSN) throws(CDCError) {
         if scan.isEmpty { return }
-        var search = try GoneSearch(routes: routes, self)
-        try scan.forEach(idle: { () throws(CDCError) in try keepUp() }) {
-            topic, partition, key, value throws(CDCError) in
-            try search.see(topic, partition, key, value) { [unowned self] keys, table throws(CDCError) in
-                try missing(keys, of: table)
-            }
+        var tables: [GoneSearch.Table] = []
+        for route in routes {
+            let table = try database.table(route, publication: configuration.publication)
+            guard let encoder = try encoder(for: table.relation) else { continue }
+            tables.append(
+                GoneSearch.Table(
+                    encoder: encoder, types: encoder.keyColumns.map { table.typeNames[$0] }, rowFilter: table.rowFilter)
+            )
         }
-        try search.finish { [unowned self] keys, table throws(CDCError) in try missing(keys, of: table) }
-        let context = context(lsn: position, xid: nil, commitMs: clock.wallMs, isSnapshot: true)
+        let context = context(ofSnapshotAt: position, .again)
         outlet.begin()
-        var count = 0
-        for (table, gone) in search.gone {
-            for entry in gone {
-                try writer.delete(table, key: entry.key.span, partition: entry.partition, context, to: outlet)
-                count += 1
-            }
+        let count = try delete(tables, in: scan, context) { [unowned self] keys, table throws(CDCError) in
+            try missing(keys, of: table)
         }
         outlet.end(at: .zero)
-        if count > 0 { log.info("deleted what is gone", ["rows": .init(count)]) }
+        if count > 0 { log.info("deleted what is gone", ["topic": "\(routes[0].topic)", "rows": .init(count)]) }
     }
 
     /// Every row of a truncated table that the topic still has.
     func truncate(_ table: TableEncoder, _ context: ChangeContext) throws(CDCError) {
         try outlet.flush()
         let scan = try TopicScan(configuration, topics: [table.route.topic], partitions: [table.partitions])
-        var search = GoneSearch(tables: [GoneSearch.Table(encoder: table, types: [], rowFilter: nil)])
+        let all = GoneSearch.Table(encoder: table, types: [], rowFilter: nil)
+        _ = try delete([all], in: scan, context) { keys, _ in Array(keys.indices) }
+    }
+
+    /// Deletes what the lookup says is gone, as it is found.
+    private func delete(
+        _ tables: [GoneSearch.Table], in scan: TopicScan, _ context: ChangeContext,
+        _ lookup: @escaping GoneSearch.Lookup
+    ) throws(CDCError) -> Int {
+        var count = 0
+        var search = GoneSearch(tables: tables, lookup: lookup) { [unowned self] entry, table throws(CDCError) in
+            try writer.delete(table.encoder, key: entry.key.span, partition: entry.partition, context, to: outlet)
+            count += 1
+        }
         try scan.forEach(idle: { () throws(CDCError) in try keepUp() }) {
             topic, partition, key, value throws(CDCError) in
-            try search.see(topic, partition, key, value) { keys, _ in Array(keys.indices) }
+            try search.see(topic, partition, key, value)
         }
-        try search.finish { keys, _ in Array(keys.indices) }
-        for (_, gone) in search.gone {
-            for entry in gone {
-                try writer.delete(table, key: entry.key.span, partition: entry.partition, context, to: outlet)
-            }
-        }
+        try search.finish()
+        return count
     }
 
     /// Which of the keys the snapshot does not show.
@@ -229,7 +286,10 @@ extension Session {
         let names = route.key.indices.map { "k\($0)" }
         let arrays = route.key.indices.map { "$\($0 + 1)::text[]" }.joined(separator: ", ")
         let match = zip(route.key, names).enumerated().map { index, pair in
-            "t.\(SQL.identifier(pair.0)) = k.\(pair.1)::\(table.types[index])"
+            // The key tells bytes in base64, which a cast would take for the bytes themselves.
+            let isBytes = table.encoder.columns[table.encoder.keyColumns[index]].kind == .bytes
+            let value = isBytes ? "decode(k.\(pair.1), 'base64')" : "k.\(pair.1)::\(table.types[index])"
+            return "t.\(SQL.identifier(pair.0)) = \(value)"
         }.joined(separator: " AND ")
         let rowFilter = table.rowFilter.map { " AND \($0)" } ?? ""
         let rows = try database.ask(

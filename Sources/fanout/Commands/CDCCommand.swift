@@ -29,6 +29,12 @@ extension Command {
             Option(
                 "resnapshot", .choice(CDCConfiguration.Resnapshot.allCases.map(\.rawValue)),
                 "when the slot was lost: read everything again, or stop", standard: "auto"),
+            Option(
+                "stream-large", .choice(["yes", "no"]),
+                "receive large transactions while they are under way, and keep them on disk until they commit",
+                standard: "yes"),
+            Option("spill", .string("DIR"), "where large transactions are kept (default: $TMPDIR, or /tmp)"),
+            Option("binary", .flag, "receive values in binary, for tables of which every column's type is known so"),
             Option("own-tables", .choice(["yes", "no"]), "publish members, chats and users", standard: "yes"),
         ],
         run: { invocation in
@@ -56,6 +62,9 @@ extension Command {
             group: invocation.names.group("cdc"))
         configuration.publication = options.string("publication") ?? configuration.publication
         configuration.slot = try slot(options)
+        configuration.binary = options.flag("binary")
+        configuration.streamsLarge = options.string("stream-large") != "no"
+        configuration.spillDirectory = options.string("spill") ?? Environment["TMPDIR"] ?? configuration.spillDirectory
         configuration.resnapshot =
             options.string("resnapshot").flatMap(CDCConfiguration.Resnapshot.init) ?? configuration.resnapshot
         let cdc = CDC(configuration, log: invocation.log, clock: invocation.clock, metrics: invocation.metrics)

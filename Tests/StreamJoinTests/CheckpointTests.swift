@@ -36,10 +36,10 @@ import Wire
         let stranger = UserID.random(using: &random)
         let shadowed = try #require(expected.chats.keys.sorted().first)
         table.setShadow(of: shadowed, metaVersion: 1 << 40, members: [(stranger, .admin)])
-        try table.snapshot(positions: [3: 77, 0: 1 << 40]).save(to: path)
+        try table.snapshot(positions: [3: 77, 0: 1 << 40], savedAtMs: 1_700_000_000_123).save(to: path)
 
         let snapshot = try MembershipSnapshot(loading: path, deliveryPartitions: 5, listedMax: 16)
-        #expect(snapshot.positions == [3: 77, 0: 1 << 40])
+        #expect(snapshot.positions == [3: 77, 0: 1 << 40] && snapshot.savedAtMs == 1_700_000_000_123)
         var loaded = MembershipTable(snapshot)
         #expect(plain(loaded) == expected)
         #expect(loaded.userCount == users && loaded.memberCount == members && loaded.shadowCount == 0)
@@ -60,7 +60,7 @@ import Wire
         defer { try? Directory.removeAll(directory) }
         let path = directory + "/table"
         let table = filled(&random)
-        try table.snapshot(positions: [1: 5]).save(to: path)
+        try table.snapshot(positions: [1: 5], savedAtMs: 9).save(to: path)
         let good = try File.contents(of: path)
         func load(_ bytes: [UInt8]) throws {
             try File.replaceAtomically(path, with: bytes)
@@ -75,7 +75,7 @@ import Wire
             bad[Int.random(in: 0..<bad.count, using: &random)] ^= 1 << UInt8.random(in: 0..<8, using: &random)
             #expect(throws: MembershipSnapshot.Unusable.self) { try load(bad) }
         }
-        for length in [0, 1, 8, 111, 112, good.count / 2, good.count - 1] {
+        for length in [0, 1, 8, 119, 120, good.count / 2, good.count - 1] {
             #expect(throws: MembershipSnapshot.Unusable.self) { try load(Array(good.prefix(length))) }
         }
         #expect(throws: MembershipSnapshot.Unusable.self) { try load(good + [0]) }

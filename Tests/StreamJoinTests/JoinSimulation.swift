@@ -8,7 +8,8 @@ import Wire
 /// One partition's topics, a database with its CDC, and one or two joins on top, all on one thread and from one seed.
 ///
 /// Chances: which side moves next, what is written and what of it is acknowledged, when a join crashes (what it had
-/// handed to its producer is then partly written), when CDC starts again and repeats itself.
+/// handed to its producer is then partly written), when CDC starts again and repeats itself, when it has lost its slot and
+/// reads everything again, what compaction has left of the log when a join starts.
 struct JoinSimulation: ~Copyable {
     struct Plan {
         var crashes = false
@@ -16,6 +17,14 @@ struct JoinSimulation: ~Copyable {
         var zombies = false
         /// Questions about members are answered from the database.
         var asksPostgres = false
+        /// Senders claim versions that never come, and are refused in time.
+        var refusesInTime = false
+        /// CDC loses its slot now and then.
+        var snapshots = false
+        /// The log that a join restores from has been compacted.
+        var compaction = false
+        /// Crash once, at this step.
+        var crashAt: Int?
         var steps = 1500
     }
 
@@ -44,6 +53,12 @@ struct JoinSimulation: ~Copyable {
     var history: [ChatID: [Int64: [UserID: MemberRow.Role]]] = [:]
     var transactions: [[LogRecord]] = []
     var shipped = 0
+    /// Up to where the log holds no half of what CDC repeats: compaction waits for longer than that takes.
+    var compactable = 0
+    private var longestShipped = 0
+    /// What is before the slot does not come again.
+    private var slotStart = 0
+    private(set) var snapshotCount = 0
     var nextTransaction: Int64 = 100
     /// What must be told: for each chat and user the changes in their order.
     var changesMade: [[LogRecord]] = []
@@ -68,8 +83,8 @@ struct JoinSimulation: ~Copyable {
         limits.largeChat = Self.largeChat
         limits.recentMessages = 12
         limits.uncommittedMax = 20
-        // Time is not what is tried here.
-        limits.holdMaxMs = 1 << 40
+        // Where it is not refusals in time that are tried, there are none.
+        limits.holdMaxMs = plan.refusesInTime ? 30_000 : 1 << 40
         setup = JoinSetup(chatPartitions: 1, deliveryPartitions: Self.deliveryPartitions, limits: limits)
         var generator = random
         chats = (0..<3).map { _ in ChatID.random(using: &generator) }
@@ -125,10 +140,67 @@ struct JoinSimulation: ~Copyable {
 
     /// CDC writes the next transaction; now and then it starts again a little before.
     mutating func ship() {
-        if shipped > 0, chance(8) { shipped -= Int.random(in: 1...min(3, shipped), using: &random) }
+        if shipped > slotStart, chance(8) {
+            shipped -= Int.random(in: 1...min(3, shipped - slotStart), using: &random)
+        }
         guard shipped < transactions.count else { return }
         members += transactions[shipped]
         shipped += 1
+        longestShipped = max(longestShipped, shipped)
+        if shipped == longestShipped { compactable = members.count }
+    }
+
+    /// CDC has lost its slot: it deletes what is gone, then writes all rows as they are, members before chats.
+    mutating func readAgain() {
+        if members.isEmpty { return }
+        var present: Set<[UInt8]> = []
+        var memberRows: [LogRecord] = []
+        var chatRows: [LogRecord] = []
+        for chat in chats {
+            guard let row = database[chat], row.version > 0 else { continue }
+            for (user, role) in row.members.sorted(by: { $0.key < $1.key }) {
+                let record = Rows.member(chat, user, "r", role: role.rawValue, tx: nil, again: true)
+                present.insert(record.key)
+                memberRows.append(LogRecord(key: record.key, value: record.value))
+            }
+            let record = Rows.chat(chat, "r", version: row.version, tx: nil, again: true)
+            chatRows.append(LogRecord(key: record.key, value: record.value))
+        }
+        var alive: [[UInt8]] = []
+        for record in members {
+            guard let key = record.key, String(decoding: key, as: UTF8.self).contains("user_id") else { continue }
+            alive.removeAll { $0 == key }
+            if record.value != nil { alive.append(key) }
+        }
+        for key in alive where !present.contains(key) {
+            guard let row = try? MemberRow(decoding: key.span) else { continue }
+            let record = Rows.member(row.chat, row.user, "d", tx: nil, again: true)
+            members.append(LogRecord(key: record.key, value: record.value))
+            members.append(LogRecord(key: record.key, value: nil))
+        }
+        members += memberRows + chatRows
+        shipped = transactions.count
+        longestShipped = shipped
+        slotStart = shipped
+        compactable = members.count
+        snapshotCount += 1
+    }
+
+    /// What a join finds below the commit: of each key perhaps no more than the last record.
+    private func isCompacted(_ offset: Int, _ last: [[UInt8]: Int]) -> Bool {
+        guard plan.compaction, let key = members[offset].key, let end = last[key] else { return false }
+        return offset < end
+    }
+
+    mutating func signal() {
+        guard let chat = chats.randomElement(using: &random), let user = users.randomElement(using: &random) else {
+            return
+        }
+        var json = JSONWriter()
+        let kind: Signal.Kind = chance(50) ? .typing : .read
+        Signal(chat: chat, from: user, device: .random(using: &random), kind: kind, seq: 1, ts: clockMs)
+            .write(to: &json)
+        signals.append(chance(3) ? [UInt8]("garbage".utf8) : json.bytes)
     }
 
     mutating func send() {
@@ -143,7 +215,7 @@ struct JoinSimulation: ~Copyable {
         }
         // Causal: the sender has seen what the database has; or it has seen nothing, or claims nonsense.
         var version: Int64 = chance(70) ? row.version : 0
-        if plan.asksPostgres, chance(2) { version += 100_000 }
+        if plan.asksPostgres || plan.refusesInTime, chance(2) { version += 100_000 }
         clockMs += Int64.random(in: -3...10, using: &random)
         let value: [UInt8]
         switch Int.random(in: 0..<100, using: &random) {
@@ -171,11 +243,14 @@ struct JoinSimulation: ~Copyable {
             hasCommitted = true
         }
         var worker = SimulatedWorker(setup: setup, committed: committed, replayEnd: Int64(incoming.count))
-        for offset in 0..<Int(committed.members) {
+        var last: [[UInt8]: Int] = [:]
+        for offset in 0..<min(Int(committed.members), compactable) { last[members[offset].key ?? []] = offset }
+        for offset in 0..<Int(committed.members) where !isCompacted(offset, last) {
             let record = members[offset]
             worker.task.restore(
                 key: record.key?.span, value: record.value?.span, offset: Int64(offset), into: &worker.table)
         }
+        worker.task.restored(into: &worker.table)
         for record in outputs["messages/0"] ?? [] {
             if let message = try? AcceptedMessage(decoding: record.value.span) { worker.task.recall(message) }
         }
@@ -199,7 +274,8 @@ struct JoinSimulation: ~Copyable {
     mutating func stepWorker(_ worker: inout SimulatedWorker, incomingEnd: Int64) {
         switch Int.random(in: 0..<10, using: &random) {
         case 0..<4: worker.takeMessage(from: incoming, end: incomingEnd, answering: plan.asksPostgres ? database : nil)
-        case 4..<6: worker.takeChange(from: members)
+        case 4: worker.takeChange(from: members)
+        case 5: if chance(70) { worker.takeChange(from: members) } else { worker.takeSignal(from: signals) }
         case 6: worker.closeEpoch()
         case 7: worker.writeSome(of: 40, into: &outputs, random: &random, isLast: false)
         case 8: worker.acknowledgeSome(random: &random)
@@ -215,11 +291,14 @@ struct JoinSimulation: ~Copyable {
 
     mutating func run() {
         startWorker()
-        for _ in 0..<plan.steps {
+        for step in 0..<plan.steps {
+            if step == plan.crashAt { crash() }
             switch Int.random(in: 0..<100, using: &random) {
             case 0..<6: changeMembership()
             case 6..<14: ship()
-            case 14..<24: send()
+            case 14..<22: send()
+            case 22 where plan.snapshots && chance(20): readAgain()
+            case 22..<24: if chance(50) { signal() } else { send() }
             case 24 where plan.crashes && chance(60): crash()
             case 25..<32:
                 guard var zombie = zombie.take() else { continue }
@@ -243,6 +322,7 @@ struct JoinSimulation: ~Copyable {
             guard var worker = worker.take() else { return }
             let isAtEnd =
                 worker.task.next.incoming == incoming.count && worker.task.next.members == members.count
+                && worker.task.next.signals == signals.count
                 && worker.isQuiet && committed.incoming == incoming.count
             if !isAtEnd { stepWorker(&worker, incomingEnd: Int64(incoming.count)) }
             self.worker = consume worker
@@ -296,6 +376,15 @@ struct SimulatedWorker: ~Copyable {
             task.membersRead(
                 chat, metaVersion: row.version, members: row.members.map { ($0.key, $0.value) }, table: &table)
         }
+    }
+
+    mutating func takeSignal(from log: [[UInt8]]) {
+        guard task.next.signals < log.count else { return }
+        let offset = task.next.signals
+        let value = log[Int(offset)]
+        task.signal(value.span, offset: offset, table: table, output: &output)
+        isTouched = true
+        collect()
     }
 
     mutating func takeChange(from log: [JoinSimulation.LogRecord]) {

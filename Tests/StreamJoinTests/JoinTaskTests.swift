@@ -15,10 +15,11 @@ private final class Transcript {
 
     init(
         largeChat: Int = 256, partitions: Int32 = 1, partition: Int32 = 0, committed: Positions = Positions(),
-        replayEnd: Int64 = 0
+        replayEnd: Int64 = 0, recordBytesMax: Int = 990_000
     ) {
         var limits = JoinSetup.Limits()
         limits.largeChat = largeChat
+        limits.recordBytesMax = recordBytesMax
         table = MembershipTable(deliveryPartitions: 2, listedMax: max(1024, largeChat + 1))
         task = JoinTask(
             partition: partition,
@@ -323,6 +324,82 @@ private final class Transcript {
         #expect(join.lines.count == 3 && join.deliveries.allSatisfy { $0.largeChat == chat })
         #expect(join.send(IncomingMessage.text("a", from: .random(), in: chat, metaVersion: 1)) == .done)
         #expect(join.contains("not_member"))
+    }
+
+    @Test func `a message of which a record would be too large is refused whole, and the next is joined`() {
+        let join = Transcript(recordBytesMax: 2000)
+        join.create(chat, users)
+        let told = join.task.counts.recipients
+        // Alone it would fit; with its recipients it does not.
+        let id = MessageID.random()
+        let long = IncomingMessage.text(String(repeating: "x", count: 1720), from: users[0], in: chat, id: id)
+        #expect(join.send(long) == .done)
+        #expect(join.lines.count == 2 && join.lines[0].hasPrefix(#"{"reason":"too_large""#), "\(join.lines)")
+        #expect(join.deliveries.map(\.to) == [[users[0]]] && join.contains(#""code":"too_large""#))
+        #expect(join.task.counts.accepted == 0 && join.task.counts.recipients == told)
+        join.forget()
+        // It is no repeat of what was not accepted.
+        #expect(join.send(IncomingMessage.text("short", from: users[0], in: chat, id: id)) == .done)
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
+    }
+
+    @Test func `during a second snapshot the new version comes after the removals that made it`() {
+        let join = Transcript()
+        join.create(chat, users, version: 4)
+        let late = UserID.random()
+        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 6)
+        let waiting = JoinStep.waiting(.membership(chat, metaVersion: 6))
+        for row in [
+            Rows.member(chat, users[5], "d", tx: nil, again: true),
+            Rows.member(chat, users[0], "r", tx: nil, again: true),
+            Rows.member(chat, late, "r", tx: nil, again: true),
+        ] {
+            #expect(join.send(message) == waiting)
+            join.change(row)
+        }
+        #expect(join.contains(#""change":"removed""#) && join.contains(#""user":"\#(late)","change":"added""#))
+        #expect(join.task.counts.changesWithoutEffect == 1 && join.task.counts.changesRepeated == 0)
+        join.change(Rows.chat(chat, "r", version: 6, tx: nil, again: true))
+        join.commit()
+        join.forget()
+        #expect(join.send(message) == .done)
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users.dropLast() + [late]))
+    }
+
+    @Test func `who comes into a large chat by a second snapshot enters its audience, and a first tells nobody`() {
+        let join = Transcript(largeChat: 3)
+        for user in users { join.change(Rows.member(chat, user, "r", tx: nil)) }
+        join.change(Rows.chat(chat, "r", version: 6, tx: nil))
+        #expect(join.lines.isEmpty && join.table.memberCount == 6)
+        let late = UserID.random()
+        join.change(Rows.member(chat, late, "r", tx: nil, again: true))
+        #expect(join.deliveries.map(\.to) == [[late]] && join.contains(#""enter":"\#(chat)""#), "\(join.lines)")
+    }
+
+    @Test func `muting a chat is no repeat of CDC's`() {
+        let join = Transcript()
+        join.create(chat, users)
+        join.change(Rows.member(chat, users[0], "u", tx: 7))
+        #expect(join.task.counts.changesRepeated == 0 && join.task.counts.changesWithoutEffect == 1)
+        join.change(Rows.member(chat, users[0], "c", tx: 1))
+        #expect(join.task.counts.changesRepeated == 1 && join.lines.isEmpty)
+    }
+
+    @Test func `a change whose version was compacted away is in the table when the restore ends`() {
+        let late = UserID.random()
+        let join = Transcript(committed: Positions(incoming: 0, members: 3, signals: 0))
+        let log = [
+            Rows.member(chat, users[0], "c", tx: 1), Rows.chat(chat, "u", version: 1, tx: 1),
+            Rows.member(chat, late, "c", tx: 2),
+        ]
+        for (offset, row) in log.enumerated() {
+            join.task.restore(key: row.key.span, value: row.value.span, offset: Int64(offset), into: &join.table)
+        }
+        join.task.restored(into: &join.table)
+        #expect(join.table.memberCount == 2 && join.task.position.members == 3)
+        // Nobody is told of it a second time.
+        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        #expect(join.lines.isEmpty)
     }
 
     @Test func `what CDC repeats after a restart changes nothing and is told nobody`() {

@@ -9,24 +9,28 @@ import Wire
 /// Change envelopes as CDC writes them.
 enum Rows {
     static func member(
-        _ chat: ChatID, _ user: UserID, _ op: String, role: String = "member", tx: Int64?
+        _ chat: ChatID, _ user: UserID, _ op: String, role: String = "member", tx: Int64?, again: Bool = false
     ) -> (key: [UInt8], value: [UInt8]) {
         let row = #"{"chat_id":"\#(chat)","user_id":"\#(user)","role":"\#(role)"}"#
         return (
-            [UInt8](#"{"chat_id":"\#(chat)","user_id":"\#(user)"}"#.utf8), envelope("members", op, row, tx: tx)
+            [UInt8](#"{"chat_id":"\#(chat)","user_id":"\#(user)"}"#.utf8), envelope("members", op, row, tx, again)
         )
     }
 
-    static func chat(_ chat: ChatID, _ op: String, version: Int64, tx: Int64?) -> (key: [UInt8], value: [UInt8]) {
+    static func chat(
+        _ chat: ChatID, _ op: String, version: Int64, tx: Int64?, again: Bool = false
+    ) -> (key: [UInt8], value: [UInt8]) {
         let row = #"{"chat_id":"\#(chat)","kind":"group","title":"t","meta_version":\#(version)}"#
-        return ([UInt8](#"{"chat_id":"\#(chat)"}"#.utf8), envelope("chats", op, row, tx: tx))
+        return ([UInt8](#"{"chat_id":"\#(chat)"}"#.utf8), envelope("chats", op, row, tx, again))
     }
 
-    private static func envelope(_ table: String, _ op: String, _ row: String, tx: Int64?) -> [UInt8] {
+    private static func envelope(
+        _ table: String, _ op: String, _ row: String, _ tx: Int64?, _ again: Bool
+    ) -> [UInt8] {
         let (before, after) = op == "d" ? (row, "null") : ("null", row)
         let transaction = tx.map { "\($0)" } ?? "null"
         return [UInt8](
-            #"{"op":"\#(op)","before":\#(before),"after":\#(after),"source":{"table":"\#(table)","lsn":1,"txId":\#(transaction)},"ts_ms":1}"#
+            #"{"op":"\#(op)","before":\#(before),"after":\#(after),"source":{"table":"\#(table)","lsn":1,"txId":\#(transaction)\#(again ? #","again":true"# : "")},"ts_ms":1}"#
                 .utf8)
     }
 }

@@ -144,14 +144,19 @@ public struct JoinBenchmark {
             cpuSeconds += cpu
             applied += count
         }
-        let (_, compacting, compactingCPU) = measure { table.endLoading() }
+        let (_, compacting, compactingCPU) = measure {
+            task.restored(into: &table)
+            table.endLoading()
+        }
         rows.append(
             Row(
                 name: "changes restored, from memory", count: applied, seconds: seconds + compacting,
                 cpuSeconds: cpuSeconds + compactingCPU))
         let path = directory + "/bench-\(UInt32.random(in: 0 ... .max)).checkpoint"
         defer { try? File.remove(path) }
-        let saved = try measure { try table.snapshot(positions: [0: Int64(applied)]).save(to: path) }
+        let saved = try measure {
+            try table.snapshot(positions: [0: Int64(applied)], savedAtMs: clock.wallMs).save(to: path)
+        }
         let size = try File(path).size
         rows.append(
             Row(
@@ -191,6 +196,14 @@ public struct JoinBenchmark {
         }
     }
 
+    private static func writeKey(_ chat: ChatID, _ user: UserID?, to json: inout JSONWriter) {
+        json.removeAll()
+        json.object { json in
+            json.field("chat_id", chat)
+            if let user { json.field("user_id", user) }
+        }
+    }
+
     private static func writeEnvelope(
         _ table: String, _ transaction: Int, to json: inout JSONWriter, _ row: (inout JSONWriter) -> Void
     ) {
@@ -213,6 +226,76 @@ public struct JoinBenchmark {
 
     // MARK: Through the log
 
+    /// The table at full size as a join restores it from the log of a broker, with topics of its own: from the group's
+    /// assignment until the join is ready.
+    public func restore(
+        _ kafka: KafkaConfiguration, memberships: Int, log: Log
+    ) throws -> [Row] {
+        let names = Names(prefix: "bench-\(UInt32.random(in: 0 ... .max)).")
+        let admin = try Admin(kafka)
+        defer { _ = admin.close(deadlineMs: 2000) }
+        let plan = TopicPlan.standard
+        _ = try plan.create(admin, names: names)
+        defer { _ = try? admin.deleteTopics(Topic.allCases.map { names[$0] }) }
+        let chatPartitions = Int32(plan.count(of: .chat))
+        var random = SystemRandomNumberGenerator()
+        let chats = (0..<max(1, memberships / 10)).map { _ in ChatID.random(using: &random) }
+        let users = (0..<max(1, memberships / 10)).map { _ in UserID.random(using: &random) }
+        var producing = ProducerOptions()
+        producing.lingerMs = 5
+        let producer = try Producer(kafka, producing)
+        let topic = try producer.topic(names[.members])
+        var failed = 0
+        var json = JSONWriter()
+        var key = JSONWriter()
+        func produce(_ chat: ChatID, _ user: UserID?, _ write: (inout JSONWriter) -> Void) throws {
+            json.removeAll()
+            write(&json)
+            Self.writeKey(chat, user, to: &key)
+            while try producer.produce(
+                topic, partition: chat.partition(count: chatPartitions), key: key.bytes.span, value: json.bytes.span,
+                tag: 1) == .queueFull
+            {
+                producer.poll(timeoutMs: 100) { failed += $0.succeeded ? 0 : 1 }
+            }
+        }
+        for index in 0..<memberships {
+            let chat = chats[Int.random(in: 0..<chats.count, using: &random)]
+            let user = users[Int.random(in: 0..<users.count, using: &random)]
+            try produce(chat, user) { Self.writeMember(chat, user, index, to: &$0) }
+        }
+        for (index, chat) in chats.enumerated() { try produce(chat, nil) { Self.writeChat(chat, index, to: &$0) } }
+        _ = producer.flush(deadlineMs: 120_000) { failed += $0.succeeded ? 0 : 1 }
+        producer.close(deadlineMs: 2000) { _ in }
+        guard failed == 0 else { throw JoinError(.output, "\(failed) records of the load were not written") }
+
+        let runner = JoinRunner(
+            JoinConfiguration(kafka: kafka, names: names), log: log, metrics: Metrics(), clock: clock)
+        let failure = Handover<String?>()
+        let thread = Thread.start(name: "join") {
+            do {
+                try runner.run()
+                failure.put(nil)
+            } catch {
+                failure.put("\(error)")
+            }
+        }
+        let metrics = runner.metrics
+        let wait = Waiter()
+        while metrics.restoring.value == 0, !runner.isReady { wait.aMoment() }
+        let (_, seconds, cpuSeconds) = measure { while !runner.isReady { wait.aMoment() } }
+        let count = Int(metrics.restoredChanges.value)
+        let resident = CurrentProcess.residentBytes
+        runner.stop()
+        thread.join()
+        if let failure = failure.take() { throw JoinError(.output, failure) }
+        return [
+            Row(
+                name: "changes restored, through the log", count: count, seconds: seconds, cpuSeconds: cpuSeconds,
+                note: "\(memberships) memberships, \(resident >> 20) MiB resident")
+        ]
+    }
+
     /// The whole stage against a broker, with topics of its own: messages that wait in the log are joined as fast as it
     /// goes. The table is restored from the log first.
     public func throughLog(
@@ -232,26 +315,28 @@ public struct JoinBenchmark {
         producing.lingerMs = 5
         let producer = try Producer(kafka, producing)
         var failed = 0
-        func produce(_ topic: ProducerTopic, _ partition: Int32) throws {
-            while try producer.produce(topic, partition: partition, key: nil, value: json.bytes.span, tag: 1)
-                == .queueFull
+        var key = JSONWriter()
+        func produce(_ topic: ProducerTopic, _ chat: ChatID, _ user: UserID? = nil) throws {
+            Self.writeKey(chat, user, to: &key)
+            while try producer.produce(
+                topic, partition: chat.partition(count: chatPartitions), key: key.bytes.span, value: json.bytes.span,
+                tag: 1) == .queueFull
             {
                 producer.poll(timeoutMs: 100) { failed += $0.succeeded ? 0 : 1 }
             }
         }
         let membersTopic = try producer.topic(names[.members])
         for chat in chats {
-            let partition = chat.partition(count: chatPartitions)
             for index in 0..<members {
                 let user = UserID.random()
                 if index == 0 { senders.append(user) }
                 json.removeAll()
                 Self.writeMember(chat, user, 1, to: &json)
-                try produce(membersTopic, partition)
+                try produce(membersTopic, chat, user)
             }
             json.removeAll()
             Self.writeChat(chat, 1, to: &json)
-            try produce(membersTopic, partition)
+            try produce(membersTopic, chat)
         }
         let incomingTopic = try producer.topic(names[.incoming])
         let text = [UInt8](("\"" + String(repeating: "x", count: 200) + "\"").utf8)
@@ -263,7 +348,7 @@ public struct JoinBenchmark {
             var reader = JSONReader(text.span)
             message.text = try? reader.readString()
             message.write(to: &json, source: text.span)
-            try produce(incomingTopic, message.chat.partition(count: chatPartitions))
+            try produce(incomingTopic, message.chat)
         }
         _ = producer.flush(deadlineMs: 60_000) { failed += $0.succeeded ? 0 : 1 }
         producer.close(deadlineMs: 2000) { _ in }

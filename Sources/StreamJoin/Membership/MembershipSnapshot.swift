@@ -6,7 +6,7 @@ import Wire
 /// A file is the header's words, the positions, and the table's arrays as they lie in memory (little-endian), so that
 /// saving and loading are a few large writes and reads. Only the hash indexes are left out: they are built again.
 ///
-///     magic · version · deliveryPartitions · listedMax · memberCount · freeUser · freeChat · freeCells
+///     magic · version · deliveryPartitions · listedMax · memberCount · freeUser · freeChat · freeCells · savedAtMs
 ///     · positions · users · chats · cells · freeBlocks (counts) · checksum
 ///     positions: (partition, offset)… · users: 24 bytes each · chats: 32 · cells: 4 · freeBlocks: 4
 ///
@@ -22,22 +22,27 @@ public struct MembershipSnapshot: Sendable {
     let freeUser: UInt64
     let freeChat: UInt64
     public let memberCount: Int
+    /// When it was taken: what the log no longer tells of the time since, it cannot make up for.
+    public let savedAtMs: Int64
 
     static let magic: UInt64 = 0x3130_4e49_4f4a_4e46  // "FNJOIN01"
-    static let version: UInt64 = 1
-    private static let headerWords = 14
+    static let version: UInt64 = 2
+    private static let headerWords = 15
 
     public enum Unusable: Error, Sendable, CustomStringConvertible {
         case notACheckpoint(String)
         case damaged(String)
         /// Made for other partitions or another layout.
         case otherLayout(String)
+        /// So old that the log may have forgotten deletions since: who was removed then would be a member again.
+        case old(String)
 
         public var description: String {
             switch self {
             case .notACheckpoint(let path): "\(path) is not a checkpoint of this version"
             case .damaged(let path): "\(path) is damaged"
             case .otherLayout(let path): "\(path) was made for another number of partitions or another --large-chat"
+            case .old(let path): "\(path) is older than the log's memory of what was deleted"
             }
         }
     }
@@ -45,7 +50,8 @@ public struct MembershipSnapshot: Sendable {
     private func header(_ places: [UInt64]) -> [UInt64] {
         [
             Self.magic, Self.version, UInt64(deliveryPartitions), UInt64(listedMax), UInt64(memberCount), freeUser,
-            freeChat, UInt64(arena.freeCells), UInt64(positions.count), UInt64(users.count), UInt64(chats.count),
+            freeChat, UInt64(arena.freeCells), UInt64(bitPattern: savedAtMs), UInt64(positions.count),
+            UInt64(users.count), UInt64(chats.count),
             UInt64(arena.cells.count), UInt64(arena.freeBlocks.count), sum(places),
         ]
     }
@@ -54,7 +60,9 @@ public struct MembershipSnapshot: Sendable {
     private func sum(_ places: [UInt64]) -> UInt64 {
         var sum = Checksum()
         sum.add(UInt64(deliveryPartitions) ^ UInt64(listedMax) << 32)
-        for word in [UInt64(memberCount), freeUser, freeChat, UInt64(arena.freeCells)] { sum.add(word) }
+        for word in [
+            UInt64(memberCount), freeUser, freeChat, UInt64(arena.freeCells), UInt64(bitPattern: savedAtMs),
+        ] { sum.add(word) }
         for place in places { sum.add(place) }
         for user in users {
             sum.add(user.id.high)
@@ -75,11 +83,12 @@ public struct MembershipSnapshot: Sendable {
 
     init(
         deliveryPartitions: Int32, listedMax: Int, positions: [Int32: Int64], users: [UserEntry], chats: [ChatEntry],
-        arena: MemberArena, freeUser: UInt64, freeChat: UInt64, memberCount: Int
+        arena: MemberArena, freeUser: UInt64, freeChat: UInt64, memberCount: Int, savedAtMs: Int64
     ) {
         (self.deliveryPartitions, self.listedMax, self.positions) = (deliveryPartitions, listedMax, positions)
         (self.users, self.chats, self.arena) = (users, chats, arena)
         (self.freeUser, self.freeChat, self.memberCount) = (freeUser, freeChat, memberCount)
+        self.savedAtMs = savedAtMs
     }
 
     // MARK: Files
@@ -126,7 +135,7 @@ public struct MembershipSnapshot: Sendable {
             throw Unusable.otherLayout(path)
         }
         // Counts are believed only if the file is as long as they say.
-        let counts = header[8...12].map { Int(clamping: $0) }
+        let counts = header[9...13].map { Int(clamping: $0) }
         let elementBytes = [16, 24, 32, 4, 4]
         var expected = Int64(Self.headerWords * 8)
         for (count, bytes) in zip(counts, elementBytes) {
@@ -151,12 +160,13 @@ public struct MembershipSnapshot: Sendable {
         self.chats = chats
         arena = MemberArena(cells: cells, freeBlocks: freeBlocks, freeCells: Int(clamping: header[7]))
         (freeUser, freeChat, memberCount) = (header[5], header[6], Int(clamping: header[4]))
+        savedAtMs = Int64(bitPattern: header[8])
         var positions: [Int32: Int64] = [:]
         for index in stride(from: 0, to: places.count, by: 2) {
             positions[Int32(truncatingIfNeeded: places[index])] = Int64(bitPattern: places[index + 1])
         }
         self.positions = positions
-        guard sum(places) == header[13] else { throw Unusable.damaged(path) }
+        guard sum(places) == header[14] else { throw Unusable.damaged(path) }
     }
 
     private static func read<Element: BitwiseCopyable>(

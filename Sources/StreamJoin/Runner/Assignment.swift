@@ -3,107 +3,198 @@ import Runtime
 import Wire
 
 extension JoinWorker {
-    /// The group has given these partitions: their tasks are brought to where the last ones were, then they go live.
+    /// The group has given these partitions: their tasks are brought to where the last ones were, then they go live. What
+    /// the log does not answer for a moment is asked again; the group waits meanwhile.
     func assigned(_ partitions: [Int32]) throws {
+        metrics.restoring.set(max(1, partitions.count))
+        defer { metrics.restoring.set(0) }
+        while true {
+            do {
+                try restore(partitions)
+                metrics.member.set(1)
+                return
+            } catch let error as KafkaError where error.isRetriable && !error.isFatal {
+                forget()
+                guard error.code != .rebalanced else {
+                    log.warning("the group decides anew", ["error": "\(error)"])
+                    return try consumer.unassign()
+                }
+                log.warning("partitions cannot be restored; trying again", ["error": "\(error)"])
+                try producer.poll(timeoutMs: Self.retryMs, acknowledge)
+                if isStopping() { throw Interrupted() }
+            }
+        }
+    }
+
+    private static let retryMs = 500
+
+    /// What was restored in part is of no use.
+    private func forget() {
+        slots = Array(repeating: nil, count: slots.count)
+        followed = [:]
+        checkpoints.retained = [:]
+        table = MembershipTable(deliveryPartitions: setup.deliveryPartitions, listedMax: table.listedMax)
+    }
+
+    private func restore(_ partitions: [Int32]) throws {
         let names = configuration.names
         let startedNs = clock.monotonicNs
-        metrics.restoring.set(partitions.count)
-        defer { metrics.restoring.set(0) }
+        retain()
         let reader = try LogReader(configuration.kafka, log: nil)
         defer { reader.close() }
-
-        let committed = try consumer.committed(partitions.map { TopicPartition(names[.incoming], $0) })
-        var first: [JoinProgress.Mark] = []
-        var members: [LogReader.Stretch] = []
-        var messages: [LogReader.Stretch] = []
+        let isOwn = Set(partitions)
+        let kept = configuration.isStandby ? Array(0..<setup.chatPartitions) : partitions
+        let committed = try committedPositions(of: kept)
         let restored = restoredPositions()
-        for partition in restored.keys where !partitions.contains(partition) {
+        for partition in restored.keys where !kept.contains(partition) {
             table.removeChats(ofPartition: partition, of: setup.chatPartitions)
         }
-        for (index, partition) in partitions.enumerated() {
-            let incoming = TopicPartition(names[.incoming], partition)
-            let marks = try reader.watermarks(incoming)
+        var unsaved: [JoinProgress.Mark] = []
+        var members: [LogReader.Stretch] = []
+        var messages: [LogReader.Stretch] = []
+        var dropped: [String] = []
+        for partition in kept {
             let changes = TopicPartition(names[.members], partition)
             let changesMarks = try reader.watermarks(changes)
-            var positions: Positions
-            if let last = committed[index], let noted = CommitNote.positions(incoming: last.offset, note: last.metadata)
-            {
-                positions = noted
-                if positions.incoming < marks.low || positions.incoming > marks.high {
-                    log.error(
-                        "the committed position is not in the log; starting at its beginning",
-                        ["partition": "\(incoming)", "position": .init(positions.incoming)])
-                    positions.incoming = marks.low
-                }
+            let end: Int64
+            if isOwn.contains(partition) {
+                let point = StartingPoint.decide(
+                    committed[partition] ?? StartingPoint.Committed(),
+                    incoming: try reader.watermarks(TopicPartition(names[.incoming], partition)),
+                    members: changesMarks, signals: try reader.watermarks(TopicPartition(names[.signals], partition)))
+                for note in point.notes { log.warning("\(note)", ["partition": .init(partition)]) }
+                let slot = try begin(partition, at: point, reader)
+                if point.mustCommit { unsaved.append(slot.mark) }
+                messages.append(try acceptedMessages(of: partition, reader))
+                end = point.positions.members
             } else {
-                // The first start ever: all messages that are there, with the membership as it is now.
-                let signals = try reader.watermarks(TopicPartition(names[.signals], partition))
-                positions = Positions(incoming: marks.low, members: changesMarks.high, signals: signals.high)
+                end = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
             }
-            lives += 1
-            let task = JoinTask(
-                partition: partition, setup: setup, committed: positions,
-                replayEnd: committed[index] == nil ? positions.incoming : marks.high)
-            let slot = PartitionSlot(task, life: lives)
-            slots[Int(partition)] = slot
-            if committed[index] == nil { first.append(slot.mark) }
-            let known = keeps(partition, restored, committed: positions.members, low: changesMarks.low)
-            members.append(.init(partition: changes, start: max(known, changesMarks.low), end: positions.members))
-            let accepted = TopicPartition(names[.messages], partition)
-            let acceptedMarks = try reader.watermarks(accepted)
-            let count = Int64(setup.limits.recentMessages + 2 * setup.limits.uncommittedMax)
-            messages.append(
-                .init(
-                    partition: accepted, start: max(acceptedMarks.low, acceptedMarks.high - count),
-                    end: acceptedMarks.high))
+            let known = keeps(partition, restored, committed: end, changesMarks, &dropped)
+            let start = max(known, changesMarks.low)
+            members.append(.init(partition: changes, start: start, end: end))
+            if !isOwn.contains(partition) {
+                followed[partition] = FollowedPartition(partition, from: start, committed: end)
+            }
         }
-        var changeCount = 0
-        table.beginLoading()
-        try reader.read(members) { message throws(KafkaError) in
-            changeCount += 1
-            slots[Int(message.partition)]?.task.restore(
-                key: message.key, value: message.value, offset: message.offset, into: &table)
+        if !dropped.isEmpty {
+            log.warning(
+                "what was kept of the membership table is not used, the log is read instead",
+                ["partitions": "\(dropped.joined(separator: ", "))"])
         }
-        table.endLoading()
-        var messageCount = 0
-        try reader.read(messages) { message throws(KafkaError) in
-            guard let value = message.value, let accepted = try? AcceptedMessage(decoding: value) else { return }
-            messageCount += 1
-            slots[Int(message.partition)]?.task.recall(accepted)
-        }
-        if !first.isEmpty { try consumer.commit(first.flatMap { offsets(of: $0) }) }
-        try consumer.assign(
-            partitions.flatMap { partition -> [PartitionStart] in
-                guard let positions = slots[Int(partition)]?.task.next else { return [] }
-                return [
-                    PartitionStart(TopicPartition(names[.incoming], partition), at: .offset(positions.incoming)),
-                    PartitionStart(TopicPartition(names[.members], partition), at: .offset(positions.members)),
-                    PartitionStart(TopicPartition(names[.signals], partition), at: .offset(positions.signals)),
-                ]
-            })
+        let changeCount = try readChanges(members, reader)
+        let messageCount = try readMessages(messages, reader)
+        // Before anything is joined: a crash before the first commit must begin at the same place.
+        if !unsaved.isEmpty { try consumer.commit(unsaved.flatMap { offsets(of: $0) }) }
+        try consumer.assign(starts)
         metrics.partitions.set(slots.count { $0 != nil })
+        metrics.followed.set(followed.count)
+        metrics.restoredChanges.add(changeCount)
         if changeCount > 0 { checkpoints.hasChanged = true }
         log.info(
             "partitions assigned",
             [
-                "count": .init(partitions.count), "changes_read": .init(changeCount),
-                "memberships": .init(table.memberCount), "messages_recalled": .init(messageCount),
-                "ms": .init((clock.monotonicNs - startedNs) / 1_000_000),
+                "count": .init(partitions.count), "followed": .init(followed.count),
+                "changes_read": .init(changeCount), "memberships": .init(table.memberCount),
+                "messages_recalled": .init(messageCount), "ms": .init((clock.monotonicNs - startedNs) / 1_000_000),
             ])
+    }
+
+    private func committedPositions(of partitions: [Int32]) throws(KafkaError) -> [Int32: StartingPoint.Committed] {
+        let names = configuration.names
+        let topics: [Topic] = [.incoming, .members, .signals]
+        let committed = try consumer.committed(
+            topics.flatMap { topic in partitions.map { TopicPartition(names[topic], $0) } })
+        var positions: [Int32: StartingPoint.Committed] = [:]
+        for (index, partition) in partitions.enumerated() {
+            positions[partition] = StartingPoint.Committed(
+                incoming: committed[index], members: committed[index + partitions.count]?.offset,
+                signals: committed[index + 2 * partitions.count]?.offset)
+        }
+        return positions
+    }
+
+    private func begin(_ partition: Int32, at point: StartingPoint, _ reader: borrowing LogReader) throws
+        -> PartitionSlot
+    {
+        lives += 1
+        let end = try reader.watermarks(TopicPartition(configuration.names[.incoming], partition)).high
+        let task = JoinTask(
+            partition: partition, setup: setup, committed: point.positions,
+            replayEnd: point.isFirst ? point.positions.incoming : end)
+        let slot = PartitionSlot(task, life: lives)
+        slots[Int(partition)] = slot
+        return slot
+    }
+
+    private func acceptedMessages(of partition: Int32, _ reader: borrowing LogReader) throws -> LogReader.Stretch {
+        let accepted = TopicPartition(configuration.names[.messages], partition)
+        let marks = try reader.watermarks(accepted)
+        let count = Int64(setup.limits.recentMessages + 2 * setup.limits.uncommittedMax)
+        return .init(partition: accepted, start: max(marks.low, marks.high - count), end: marks.high)
+    }
+
+    private func readChanges(_ stretches: [LogReader.Stretch], _ reader: borrowing LogReader) throws -> Int {
+        var count = 0
+        table.beginLoading()
+        defer { table.endLoading() }
+        try reader.read(stretches, keepUp) { message throws(KafkaError) in
+            count += 1
+            if let slot = slots[Int(message.partition)] {
+                slot.task.restore(key: message.key, value: message.value, offset: message.offset, into: &table)
+            } else {
+                followed[message.partition]?.apply(
+                    key: message.key, value: message.value, offset: message.offset, &table)
+            }
+        }
+        for case let slot? in slots { slot.task.restored(into: &table) }
+        for follower in followed.values { follower.restored(&table) }
+        return count
+    }
+
+    private func readMessages(_ stretches: [LogReader.Stretch], _ reader: borrowing LogReader) throws -> Int {
+        var count = 0
+        try reader.read(stretches, keepUp) { message throws(KafkaError) in
+            guard let value = message.value, let accepted = try? AcceptedMessage(decoding: value) else { return }
+            count += 1
+            slots[Int(message.partition)]?.task.recall(accepted)
+        }
+        return count
+    }
+
+    private func keepUp() throws {
+        if isStopping() { throw Interrupted() }
+    }
+
+    private var starts: [PartitionStart] {
+        let names = configuration.names
+        var starts: [PartitionStart] = []
+        for case let slot? in slots {
+            let positions = slot.task.next
+            for (topic, position) in [
+                (Topic.incoming, positions.incoming), (.members, positions.members), (.signals, positions.signals),
+            ] { starts.append(PartitionStart(TopicPartition(names[topic], slot.partition), at: .offset(position))) }
+        }
+        for follower in followed.values {
+            let place = TopicPartition(names[.members], follower.partition)
+            starts.append(PartitionStart(place, at: .offset(follower.committed)))
+        }
+        return starts
     }
 
     /// All partitions go: what is done is committed, unless others may have them already.
     func release(isLost: Bool) throws {
         if !isLost {
             closeEpoch()
-            _ = try flush(deadlineMs: 5000)
+            // A log that takes nothing takes no commit either.
+            let isFlushed = try flush(deadlineMs: 5000)
             progress.complete { mark in
                 guard slots[Int(mark.partition)]?.life == mark.life else { return }
                 commits.waiting[mark.partition] = mark
             }
             let offsets = commits.waiting.values.flatMap { self.offsets(of: $0) }
             do {
-                try consumer.commit(offsets)
+                try consumer.commit(offsets, timeoutMs: isFlushed ? 5000 : 1000)
                 for mark in commits.waiting.values {
                     slots[Int(mark.partition)]?.task.commitSucceeded(mark.positions)
                 }
@@ -113,14 +204,31 @@ extension JoinWorker {
         }
         let count = slots.count { $0 != nil }
         if count > 0 { log.info("partitions released", ["count": .init(count), "lost": .bool(isLost)]) }
-        // The table stays: what this process gets back it need not read again.
-        checkpoints.retained = [:]
+        retain()
+        metrics.partitions.set(0)
+        metrics.followed.set(0)
+        metrics.member.set(0)
+    }
+
+    /// The table stays: what this process gets back, or goes on following, it need not read again.
+    private func retain() {
+        let now = clock.wallMs
         for case let slot? in slots {
             table.dropShadows(ofPartition: slot.partition, of: setup.chatPartitions)
-            checkpoints.retained[slot.partition] = slot.task.position.members
+            checkpoints.retained[slot.partition] = .init(position: slot.task.position.members, atMs: now)
+        }
+        for follower in followed.values {
+            checkpoints.retained[follower.partition] = .init(position: follower.position, atMs: now)
         }
         commits = CommitSchedule()
         slots = Array(repeating: nil, count: slots.count)
-        metrics.partitions.set(0)
+        followed = [:]
+    }
+}
+
+extension StartingPoint.Committed {
+    /// The position of `chat.members` that goes with that of `chat.incoming`.
+    var noted: Int64? {
+        incoming.flatMap { CommitNote.positions(incoming: $0.offset, note: $0.metadata)?.members } ?? members
     }
 }

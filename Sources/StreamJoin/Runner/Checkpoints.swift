@@ -1,3 +1,4 @@
+import KafkaClient
 import Runtime
 import Synchronization
 import System
@@ -9,10 +10,16 @@ struct CheckpointSchedule {
     var lastNs: UInt64 = 0
     /// Since the last checkpoint the table has changed.
     var hasChanged = false
-    /// The positions to which the table has been brought, while no task owns them: between two assignments.
-    var retained: [Int32: Int64] = [:]
+    /// How far the table has been brought, while no task owns it: between two assignments.
+    var retained: [Int32: Retained] = [:]
     /// At most one is being written.
     let isWriting = WritingFlag()
+
+    struct Retained {
+        var position: Int64
+        /// Until when nothing can have been missed.
+        var atMs: Int64
+    }
 
     init(_ configuration: JoinConfiguration) {
         path = configuration.stateDirectory.map { "\($0)/members-\(configuration.instance ?? "join").checkpoint" }
@@ -28,23 +35,20 @@ final class WritingFlag: Sendable {
 }
 
 extension JoinWorker {
-    /// Saves the table on a thread of its own, if it is time and everything in it is committed: a checkpoint must not be
-    /// ahead of the position from which a task goes on, or its changes would not be told again.
+    /// Saves the table on a thread of its own, if it is time. Each partition's part is as of the position that is saved with
+    /// it. Mostly that is committed when the file is complete; whoever finds it ahead of the commit does not use that part.
     func saveCheckpointIfDue() {
         guard let path = checkpoints.path, checkpoints.hasChanged, !checkpoints.isWriting.isSet else { return }
         let now = clock.monotonicNs
         if checkpoints.lastNs == 0 { checkpoints.lastNs = now }
         guard now &- checkpoints.lastNs >= UInt64(checkpoints.intervalMs) * 1_000_000 else { return }
         var positions: [Int32: Int64] = [:]
-        for case let slot? in slots {
-            let position = slot.task.position.members
-            guard position == slot.task.committed.members else { return }
-            positions[slot.partition] = position
-        }
+        for case let slot? in slots { positions[slot.partition] = slot.task.position.members }
+        for follower in followed.values { positions[follower.partition] = follower.position }
         guard !positions.isEmpty else { return }
         checkpoints.lastNs = now
         checkpoints.hasChanged = false
-        let snapshot = table.snapshot(positions: positions)
+        let snapshot = table.snapshot(positions: positions, savedAtMs: clock.wallMs)
         let (flag, log, clock) = (checkpoints.isWriting, log, clock)
         flag.set(true)
         _ = Thread.start(name: "join-checkpoint") {
@@ -59,7 +63,8 @@ extension JoinWorker {
         checkpoints.hasChanged = false
         // One that is still being written would replace this one.
         while checkpoints.isWriting.isSet { loop.runOnce(timeoutMs: 10) }
-        write(table.snapshot(positions: checkpoints.retained), to: path, log, clock)
+        let positions = checkpoints.retained.mapValues(\.position)
+        write(table.snapshot(positions: positions, savedAtMs: clock.wallMs), to: path, log, clock)
     }
 
     /// The positions of `chat.members` to which the table has been brought. What was kept in memory goes before what is in
@@ -67,13 +72,20 @@ extension JoinWorker {
     func restoredPositions() -> [Int32: Int64] {
         if !checkpoints.retained.isEmpty {
             defer { checkpoints.retained = [:] }
-            return checkpoints.retained
+            // A process that was long without partitions has the same gap as an old file.
+            guard checkpoints.retained.values.allSatisfy({ isRecent($0.atMs) }) else {
+                log.warning("the membership table is too old to be used, the log is read instead")
+                table = MembershipTable(deliveryPartitions: setup.deliveryPartitions, listedMax: table.listedMax)
+                return [:]
+            }
+            return checkpoints.retained.mapValues(\.position)
         }
         guard let path = checkpoints.path, File.exists(path) else { return [:] }
         let startedNs = clock.monotonicNs
         do {
             let snapshot = try MembershipSnapshot(
                 loading: path, deliveryPartitions: setup.deliveryPartitions, listedMax: table.listedMax)
+            guard isRecent(snapshot.savedAtMs) else { throw MembershipSnapshot.Unusable.old(path) }
             let positions = snapshot.positions
             table = MembershipTable(snapshot)
             log.info(
@@ -89,11 +101,28 @@ extension JoinWorker {
         }
     }
 
-    /// Whether the table is as it was at this position; if not, the partition's chats are dropped.
-    func keeps(_ partition: Int32, _ restored: [Int32: Int64], committed: Int64, low: Int64) -> Int64 {
+    /// Whether the log still tells all that was deleted since. A clock that was set back tells nothing either way.
+    private func isRecent(_ savedAtMs: Int64) -> Bool { clock.wallMs - savedAtMs <= settings.tableAgeMaxMs }
+
+    /// Where the reading of a partition's changes may begin, because the table is as it was at this position; 0 if it is
+    /// not, and the partition's chats are dropped.
+    func keeps(
+        _ partition: Int32, _ restored: [Int32: Int64], committed: Int64, _ marks: Watermarks,
+        _ dropped: inout [String]
+    ) -> Int64 {
         guard let position = restored[partition] else { return 0 }
-        // Ahead of the commit it would swallow events, and behind the log's beginning something may be missing.
-        if position <= committed, position >= low { return position }
+        let reason: String
+        if position > committed {
+            // It would swallow the events of the changes between the two.
+            reason = "ahead of the commit"
+        } else if position > marks.high {
+            reason = "beyond the log's end"
+        } else if position < marks.low {
+            reason = "before the log's beginning"
+        } else {
+            return position
+        }
+        dropped.append("\(partition) (\(reason))")
         table.removeChats(ofPartition: partition, of: setup.chatPartitions)
         return 0
     }

@@ -10,10 +10,14 @@ public struct JoinConfiguration: Sendable {
     /// This process's name in the group: after a restart within the session timeout it gets its partitions back at once.
     public var instance: String?
     public var sessionTimeoutMs = 10_000
+    /// Keep the membership of the other processes' partitions too: taking one over then reads almost nothing.
+    public var isStandby = false
     public var commitIntervalMs = 100
     /// Where checkpoints of the membership table are kept.
     public var stateDirectory: String?
     public var checkpointIntervalMs = 600_000
+    /// How much may wait for the log's acknowledgement; beyond that the join waits, and reads no more.
+    public var queueBytesMax = 256 << 20
 
     public init(kafka: KafkaConfiguration, names: Names = Names()) {
         self.kafka = kafka

@@ -10,6 +10,8 @@ struct JoinMetrics: Sendable {
     let signalsDropped: Counter
     let changes: Counter
     let changesRepeated: Counter
+    let changesWithoutEffect: Counter
+    let restoredChanges: Counter
     let memberEvents: Counter
     let heldMessages: Counter
     let commitWaits: Counter
@@ -18,7 +20,9 @@ struct JoinMetrics: Sendable {
     let commits: Counter
     let fromLog: Histogram
     let held: Histogram
+    let member: Gauge
     let partitions: Gauge
+    let followed: Gauge
     let restoring: Gauge
     let waiting: Gauge
     let memberships: Gauge
@@ -37,6 +41,10 @@ struct JoinMetrics: Sendable {
         changes = metrics.counter("fanout_join_changes_total", "Changes of chats and memberships applied.")
         changesRepeated = metrics.counter(
             "fanout_join_changes_repeated_total", "Changes that CDC wrote twice and that were dropped.")
+        changesWithoutEffect = metrics.counter(
+            "fanout_join_changes_without_effect_total", "Changes of rows that change no membership, such as muting.")
+        restoredChanges = metrics.counter(
+            "fanout_join_restored_changes_total", "Records of chat.members read to restore partitions.")
         memberEvents = metrics.counter("fanout_join_member_events_total", "Membership changes told to devices.")
         heldMessages = metrics.counter(
             "fanout_join_held_total", "Messages that waited for the membership their sender had seen.")
@@ -49,6 +57,9 @@ struct JoinMetrics: Sendable {
         fromLog = metrics.histogram(
             "fanout_join_log_seconds", "From a message's place in the log to the join, sampled once a batch.")
         held = metrics.histogram("fanout_join_held_seconds", "How long a message waited for membership.")
+        member = metrics.gauge("fanout_join_member", "1 while the group has told this process which partitions it has.")
+        followed = metrics.gauge(
+            "fanout_join_followed_partitions", "Partitions of others whose membership is kept, to take them over.")
         partitions = metrics.gauge("fanout_join_partitions", "Partitions that this process has.")
         restoring = metrics.gauge("fanout_join_restoring", "Partitions that are being restored.")
         waiting = metrics.gauge("fanout_join_waiting", "Partitions whose next message waits.")
@@ -68,6 +79,7 @@ struct JoinMetrics: Sendable {
         signalsDropped.add(counts.signalsDropped - last.signalsDropped)
         changes.add(counts.changes - last.changes)
         changesRepeated.add(counts.changesRepeated - last.changesRepeated)
+        changesWithoutEffect.add(counts.changesWithoutEffect - last.changesWithoutEffect)
         memberEvents.add(counts.memberEvents - last.memberEvents)
         commitWaits.add(counts.commitWaits - last.commitWaits)
         originalReads.add(counts.originalReads - last.originalReads)

@@ -22,8 +22,8 @@ public final class JoinRunner: Sendable {
         self.metrics = JoinMetrics(metrics)
     }
 
-    /// Whether it has partitions and is past their restoration.
-    public var isReady: Bool { metrics.partitions.value > 0 && metrics.restoring.value == 0 }
+    /// Whether it does what the group has given it to do, which may be nothing: then it is there to take over.
+    public var isReady: Bool { metrics.member.value > 0 && metrics.restoring.value == 0 }
 
     /// Joins on this thread until stopped; throws when it cannot go on. Starting again is always safe.
     public func run() throws {
@@ -34,7 +34,9 @@ public final class JoinRunner: Sendable {
             return state.isStopping
         }
         if isStopping { return }
-        let worker = try JoinWorker(configuration, loop: loop, log: log, metrics: metrics, clock: clock)
+        let worker = try JoinWorker(configuration, loop: loop, log: log, metrics: metrics, clock: clock) {
+            [unowned self] in state.withLock { $0.isStopping }
+        }
         defer { worker.close() }
         try worker.start()
         loop.run()

@@ -22,9 +22,14 @@ final class JoinWorker {
     let topics: (incoming: ConsumerTopic, members: ConsumerTopic, signals: ConsumerTopic)
     private let outputs: [ProducerTopic]
     private var registrations: [Registration] = []
+    /// Whether the loop is about to be stopped: for what holds it up.
+    let isStopping: () -> Bool
+    let settings: TopicSettings
 
     var table: MembershipTable
     var slots: [PartitionSlot?]
+    var followed: [Int32: FollowedPartition] = [:]
+    private var lastFollowNs: UInt64 = 0
     var lives: UInt32 = 0
     private var output = JoinOutput()
     private var headers = RecordHeaders()
@@ -37,10 +42,16 @@ final class JoinWorker {
     private var wakeAtNs: UInt64 = .max
     /// What ended the work; thrown by `finish`.
     private var failure: (any Error)?
+    /// It was stopped in the middle of something: what was not committed before is not to be.
+    private var wasInterrupted = false
+
+    struct Interrupted: Error {}
 
     init(
-        _ configuration: JoinConfiguration, loop: EventLoop, log: Log, metrics: JoinMetrics, clock: any Clock
+        _ configuration: JoinConfiguration, loop: EventLoop, log: Log, metrics: JoinMetrics, clock: any Clock,
+        isStopping: @escaping () -> Bool
     ) throws {
+        self.isStopping = isStopping
         self.configuration = configuration
         self.loop = loop
         self.log = log
@@ -56,6 +67,7 @@ final class JoinWorker {
         var producing = ProducerOptions()
         // There is nothing to do but to try again; the log is late until then.
         producing.deliveryTimeoutMs = 0
+        producing.queueBytesMax = configuration.queueBytesMax
         self.kafkaLog = kafkaLog
         producer = try ResendingProducer(configuration.kafka, producing, log: kafkaLog)
         let names = configuration.names
@@ -71,9 +83,11 @@ final class JoinWorker {
         outputs = try [
             producer.topic(names[.messages]), producer.topic(names[.deliveries]), producer.topic(names[.rejected]),
         ]
+        settings = try TopicSettings(configuration.kafka, names, producer: producing)
+        var limits = configuration.limits
+        limits.recordBytesMax = min(limits.recordBytesMax, settings.recordBytesMax)
         setup = JoinSetup(
-            chatPartitions: counts[0], deliveryPartitions: counts[counts.count - 1], limits: configuration.limits,
-            names: names)
+            chatPartitions: counts[0], deliveryPartitions: counts[counts.count - 1], limits: limits, names: names)
         table = MembershipTable(
             deliveryPartitions: setup.deliveryPartitions, listedMax: max(1024, setup.limits.largeChat + 1))
         slots = Array(repeating: nil, count: Int(setup.chatPartitions))
@@ -99,7 +113,10 @@ final class JoinWorker {
                 wakeForDeadlines()
             }
         }
-        lookups = try Lookups(configuration, answers: answers, kafkaLog)
+        let positions = Mailbox<[Int32: Int64]>(on: loop, capacity: 4) { [unowned self] batch in
+            guarded { for answer in batch { try follow(to: answer) } }
+        }
+        lookups = try Lookups(configuration, answers: answers, commits: positions, kafkaLog)
         try consumer.subscribe([configuration.names[.incoming]])
         registrations.append(try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in guarded { try turn() } })
         registrations.append(
@@ -115,23 +132,31 @@ final class JoinWorker {
     /// Commits what can be committed and leaves the group.
     func finish() throws {
         if let failure { throw failure }
+        if wasInterrupted {
+            log.warning("stopped while the log takes nothing; what is not committed will be worked through again")
+            return
+        }
         try release(isLost: false)
-        producer.close(deadlineMs: 5000) { _ in }
+        producer.close(deadlineMs: producer.inFlight == 0 ? 5000 : 0) { _ in }
         saveLastCheckpoint()
     }
 
     func close() {
         registrations.forEach { $0.cancel() }
         registrations = []
+        if wasInterrupted { producer.close(deadlineMs: 0) { _ in } }
         consumer.close(deadlineMs: 5000)
         lookups?.close()
     }
 
     /// An error ends the stage: whatever was not committed is done again after the next start.
     func guarded(_ body: () throws -> Void) {
-        guard failure == nil else { return }
+        guard failure == nil, !wasInterrupted else { return }
         do {
             try body()
+        } catch is Interrupted {
+            wasInterrupted = true
+            loop.stop()
         } catch {
             failure = error
             loop.stop()
@@ -175,7 +200,7 @@ final class JoinWorker {
     }
 
     private func take(_ message: borrowing Message) throws {
-        guard let slot = slots[Int(message.partition)] else { return }
+        guard let slot = slots[Int(message.partition)] else { return try follow(message) }
         touch(slot)
         if message.topic == topics.incoming {
             if slot.incoming.isEmpty,
@@ -296,13 +321,15 @@ final class JoinWorker {
                 // The log is slower than the join: the join waits, and with it what it reads.
                 try producer.poll(timeoutMs: 100, acknowledge)
                 if let failure { throw failure }
+                // Half of what a message says is written: nothing from here on may be committed.
+                if isStopping() { throw Interrupted() }
             }
         }
         output.removeAll()
         if progress.isLong { closeEpoch() }
     }
 
-    private func acknowledge(_ report: DeliveryReport) {
+    func acknowledge(_ report: DeliveryReport) {
         if let error = report.error {
             if failure == nil { failure = JoinError(.output, "a record cannot be written: \(error)") }
             loop.stop()
@@ -387,12 +414,43 @@ final class JoinWorker {
         try drain(slot)
     }
 
+    // MARK: Others' partitions
+
+    private func follow(_ message: borrowing Message) throws {
+        guard message.topic == topics.members, let follower = followed[message.partition] else { return }
+        follower.take(key: message.key, value: message.value, offset: message.offset, &table)
+        checkpoints.hasChanged = true
+        guard follower.waiting.byteCount > PartitionSlot.backlogBytesMax, !follower.isPaused else { return }
+        follower.isPaused = true
+        try consumer.pause([TopicPartition(configuration.names[.members], follower.partition)])
+    }
+
+    private func follow(to committed: [Int32: Int64]) throws {
+        for follower in followed.values {
+            guard let position = committed[follower.partition] else { continue }
+            follower.committed(position, &table)
+            guard follower.isPaused, follower.waiting.isEmpty else { continue }
+            follower.isPaused = false
+            try consumer.resume([TopicPartition(configuration.names[.members], follower.partition)])
+        }
+    }
+
+    /// How far others have come is known from their commits alone.
+    private func askCommitsIfDue() {
+        guard !followed.isEmpty, clock.monotonicNs &- lastFollowNs >= Self.followEveryNs else { return }
+        lastFollowNs = clock.monotonicNs
+        lookups?.askCommits(Array(followed.keys))
+    }
+
+    private static let followEveryNs: UInt64 = 1_000_000_000
+
     // MARK: Ticks
 
     private func scheduleTick() {
         loop.schedule(afterMs: configuration.commitIntervalMs) { [unowned self] in
             guarded {
                 try commitIfDue(isTick: true)
+                askCommitsIfDue()
                 countUp()
                 saveCheckpointIfDue()
             }

@@ -25,8 +25,11 @@ struct LogReader: ~Copyable {
         try consumer.watermarks(partition, timeoutMs: 10_000)
     }
 
-    /// Hands over each record of the stretches, those of a partition in order.
-    func read(_ stretches: [Stretch], _ body: (borrowing Message) throws(KafkaError) -> Void) throws(KafkaError) {
+    /// Hands over each record of the stretches, those of a partition in order. `keepUp` is called now and then, also while
+    /// nothing comes, and may throw to give up.
+    func read(
+        _ stretches: [Stretch], _ keepUp: () throws -> Void, _ body: (borrowing Message) throws(KafkaError) -> Void
+    ) throws {
         var ends: [Int32: [String: Int64]] = [:]
         var left = 0
         for stretch in stretches where stretch.start < stretch.end {
@@ -37,6 +40,7 @@ struct LogReader: ~Copyable {
         try consumer.assign(
             stretches.filter { $0.start < $0.end }.map { PartitionStart($0.partition, at: .offset($0.start)) })
         while left > 0 {
+            try keepUp()
             let batch = consumer.poll(maxMessages: 2000, timeoutMs: 1000)
             var lastPartition: Int32 = -1
             var lastTopic: ConsumerTopic?

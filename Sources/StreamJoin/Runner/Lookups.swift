@@ -23,19 +23,25 @@ final class Lookups: Sendable {
     private struct Handles: ~Copyable {
         var postgres: PostgresConnection?
         var reader: Consumer?
+        var admin: Admin?
     }
 
     private let configuration: JoinConfiguration
     private let sink: KafkaLogSink
     private let answers: Mailbox<LookupAnswer>
+    private let commits: Mailbox<[Int32: Int64]>
     private let thread: LoopThread
     private let handles = Mutex(Handles())
 
     /// A question that takes longer has failed and is asked again.
     private static let timeoutMs = 2000
 
-    init(_ configuration: JoinConfiguration, answers: Mailbox<LookupAnswer>, _ sink: @escaping KafkaLogSink) throws {
+    init(
+        _ configuration: JoinConfiguration, answers: Mailbox<LookupAnswer>, commits: Mailbox<[Int32: Int64]>,
+        _ sink: @escaping KafkaLogSink
+    ) throws {
         self.answers = answers
+        self.commits = commits
         self.configuration = configuration
         self.sink = sink
         thread = try LoopThread.start(name: "join-lookups") { (_: EventLoop) throws(SystemError) in }
@@ -54,11 +60,19 @@ final class Lookups: Sendable {
         }
     }
 
+    /// Asks how far the group has committed `chat.members`; what could not be learnt is asked again by whoever asks.
+    func askCommits(_ partitions: [Int32]) {
+        thread.remote.execute { [self] _ in
+            if let positions = try? committed(partitions) { _ = commits.post(positions) }
+        }
+    }
+
     func close() {
         thread.stop()
         thread.join()
         handles.withLock { handles in
             handles.reader?.close(deadlineMs: 1000)
+            handles.admin?.close(deadlineMs: 1000)
             handles = Handles()
         }
     }
@@ -94,6 +108,19 @@ final class Lookups: Sendable {
     }
 
     // MARK: The log
+
+    private func committed(_ partitions: [Int32]) throws -> [Int32: Int64] {
+        let names = configuration.names
+        return try handles.withLock { handles in
+            if handles.admin == nil { handles.admin = try Admin(configuration.kafka, log: sink) }
+            let offsets = try handles.admin?.groupOffsets(
+                names.group("join"), partitions.map { TopicPartition(names[.members], $0) },
+                timeoutMs: Self.timeoutMs)
+            var positions: [Int32: Int64] = [:]
+            for entry in offsets ?? [] { positions[entry.partition.partition] = entry.offset }
+            return positions
+        }
+    }
 
     private func original(_ seq: Int64, partition: Int32) throws -> LookupAnswer.Content? {
         let place = TopicPartition(configuration.names[.incoming], partition)

@@ -34,6 +34,24 @@ public struct JoinOutput: Sendable {
         records.removeAll(keepingCapacity: true)
     }
 
+    /// Where the output ends, so that what follows can be taken back.
+    struct Mark {
+        fileprivate let records: Int
+        fileprivate let bytes: Int
+    }
+
+    var mark: Mark { Mark(records: records.count, bytes: json.bytes.count) }
+
+    /// The size of the largest record since then, with its key.
+    func largest(since mark: Mark) -> Int {
+        records[mark.records...].reduce(0) { max($0, $1.key.count + $1.value.count) }
+    }
+
+    mutating func takeBack(to mark: Mark) {
+        records.removeSubrange(mark.records...)
+        json.bytes.removeSubrange(mark.bytes...)
+    }
+
     /// Everything that follows comes from this record.
     mutating func begin(topic: [UInt8], partition: Int32, offset: Int64) {
         place = (topic, partition, offset)
@@ -176,6 +194,8 @@ public enum Rejection: String, Sendable, CaseIterable {
     case notAllowed = "not_allowed"
     /// What is to be edited or deleted is not a message of this chat, or no longer kept.
     case unknownMessage = "unknown_message"
+    /// What would be made of it is larger than a record may be.
+    case tooLarge = "too_large"
     /// What the message must be checked against (the membership that its sender has seen, or the message that it
     /// changes) could not be had in time.
     case unavailable
@@ -187,6 +207,7 @@ public enum Rejection: String, Sendable, CaseIterable {
         case .notMember: "you are not a member of this chat"
         case .notAllowed: "you may not change this message"
         case .unknownMessage: "there is no such message"
+        case .tooLarge: "the message is too large"
         case .unavailable: "the message cannot be checked at the moment; send it again"
         }
     }

@@ -22,6 +22,8 @@ public struct JoinSetup: Sendable {
         public var membersReadAfterMs = 250
         /// When a message has waited this long, it is refused.
         public var holdMaxMs = 30_000
+        /// The largest record, key included, that the log takes.
+        public var recordBytesMax = 990_000
         /// How many messages a task may be ahead of its commit.
         public var uncommittedMax = 4096
 
@@ -57,6 +59,7 @@ public struct JoinCounts: Sendable {
     public internal(set) var signalsDropped = 0
     public internal(set) var changes = 0
     public internal(set) var changesRepeated = 0
+    public internal(set) var changesWithoutEffect = 0
     public internal(set) var memberEvents = 0
     /// Messages that waited for their membership, and for how long.
     public internal(set) var heldMessages = 0

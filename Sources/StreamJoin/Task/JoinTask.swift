@@ -71,15 +71,13 @@ public struct JoinTask: Sendable {
     public mutating func restore(
         key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, into table: inout MembershipTable
     ) {
-        do throws(JSONError) {
-            try changes.receive(key: key, value: value, offset: offset)
-        } catch {
-            // It was reported when it was new.
-        }
-        while let step = changes.next(table) {
-            guard case .apply(let change, _) = step else { continue }
-            Self.apply(change, to: &table)
-        }
+        changes.restore(key: key, value: value, offset: offset, into: &table)
+    }
+
+    /// There is nothing more to restore. What still waits for its transaction's end was applied by the task that has
+    /// committed beyond it; compaction may have removed the end.
+    public mutating func restored(into table: inout MembershipTable) {
+        changes.restored(into: &table)
     }
 
     /// While this holds, `chat.members` is not to be offered.
@@ -105,6 +103,7 @@ public struct JoinTask: Sendable {
         while let step = changes.next(table) {
             switch step {
             case .repeated: counts.changesRepeated += 1
+            case .unchanged: counts.changesWithoutEffect += 1
             case .apply(let change, let offset): apply(change, offset: offset, table: &table, output: &output)
             }
         }
@@ -123,13 +122,13 @@ public struct JoinTask: Sendable {
             case .chatDeleted(let chat): changed[chat] = offset + 1
             case .member: break
             }
-            return Self.apply(change, to: &table)
+            return change.apply(to: &table)
         }
         let chat = table.findLogged(member.chat)
         let before = chat.flatMap { table.member(member.user, of: $0)?.role }
         guard before != member.role else { return }
         changed[member.chat] = offset + 1
-        if member.isSnapshot { return Self.apply(change, to: &table) }
+        if member.origin == .firstSnapshot { return change.apply(to: &table) }
         let event = MembershipEvent(
             chat: member.chat, user: member.user,
             change: member.role == nil ? .removed : before == nil ? .added : .role,
@@ -138,30 +137,10 @@ public struct JoinTask: Sendable {
         output.write(event)
         // The one removed is still in the table when it is told, the one added is in it already.
         let isRemoval = event.change == .removed
-        if !isRemoval { Self.apply(change, to: &table) }
+        if !isRemoval { change.apply(to: &table) }
         counts.recipients += output.tell(event, of: table, largeChat: setup.limits.largeChat)
-        if isRemoval { Self.apply(change, to: &table) }
+        if isRemoval { change.apply(to: &table) }
         counts.memberEvents += 1
-    }
-
-    private static func apply(_ change: MembershipChanges.Change, to table: inout MembershipTable) {
-        switch change {
-        case .member(let member, _):
-            if let role = member.role {
-                table.put(member.user, in: member.chat, role: role)
-            } else {
-                table.remove(member.user, from: member.chat)
-            }
-        case .chat(let chat, let metaVersion, let isExact):
-            var version = metaVersion
-            // A version never falls, except where a snapshot says so: a database brought back from a backup.
-            if !isExact, let known = table.findLogged(chat), table.exists(known) {
-                version = max(version, table.metaVersion(of: known))
-            }
-            table.setChat(chat, metaVersion: version)
-        case .chatDeleted(let chat):
-            table.deleteChat(chat)
-        }
     }
 
     /// What is to be committed for `chat.members` at this moment.
@@ -216,7 +195,11 @@ public struct JoinTask: Sendable {
             refuse(rejection, "", record: value, offset: offset, output: &output)
             output.refuse(message, rejection, setup.deliveryPartitions)
         case .accept(let chat):
-            accept(message, chat, value, offset: offset, timestampMs: timestampMs, table: table, output: &output)
+            let isAccepted = accept(
+                message, chat, value, offset: offset, timestampMs: timestampMs, table: table, output: &output)
+            guard !isAccepted else { break }
+            refuse(.tooLarge, "", record: value, offset: offset, output: &output)
+            output.refuse(message, .tooLarge, setup.deliveryPartitions)
         }
         return done(offset, nowNs)
     }
@@ -253,10 +236,13 @@ public struct JoinTask: Sendable {
         return isAllowed ? .accept(chat) : .refuse(.notAllowed)
     }
 
+    /// False when a record would be larger than the log takes: nothing is written of it then. Which messages these are
+    /// follows from the log and the membership alone, so a replay refuses the same.
     private mutating func accept(
         _ message: IncomingMessage, _ chat: MembershipTable.Chat, _ value: Span<UInt8>, offset: Int64,
         timestampMs: Int64, table: borrowing MembershipTable, output: inout JoinOutput
-    ) {
+    ) -> Bool {
+        let mark = output.mark
         let ts = max(timestampMs, recent.last?.ts ?? 0)
         output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
         output.setKey(message.chat)
@@ -265,11 +251,17 @@ public struct JoinTask: Sendable {
         output.endRecord(.messages, partition: partition)
         output.beginEvent()
         message.writeEvent(seq: offset, ts: ts, to: &output.event, source: value)
-        counts.recipients += output.fanOut(
+        let recipients = output.fanOut(
             to: chat, message.chat, of: table, largeChat: setup.limits.largeChat, except: nil)
+        guard output.largest(since: mark) <= setup.limits.recordBytesMax else {
+            output.takeBack(to: mark)
+            return false
+        }
+        counts.recipients += recipients
         recent.append(
             message.id, chat: message.chat, from: message.from, seq: offset, ts: ts, kind: message.kind)
         counts.accepted += 1
+        return true
     }
 
     private mutating func refuse(

@@ -11,6 +11,9 @@ import Wire
 /// When the transaction ends without such a row (it was compacted away, or there is no trigger) the change is applied
 /// as it is. Rows of a snapshot, and changes of chats whose row is not known, wait for nothing.
 ///
+/// Rows that a snapshot has read again, of a topic that had records before, may differ from them with no other record of
+/// the change. They are told as any change is, or those concerned would not learn of it; those of a first snapshot are not.
+///
 /// Changes leave in the order of the log, always: an event names the offset of its change as its source, and readers
 /// drop what is not above the last offset they have seen of a source.
 struct MembershipChanges: Sendable {
@@ -19,7 +22,13 @@ struct MembershipChanges: Sendable {
         var user: UserID
         /// `nil`: no member any more.
         var role: MemberRow.Role?
-        var isSnapshot: Bool
+        var origin: Origin
+    }
+
+    enum Origin: Sendable {
+        case stream
+        case firstSnapshot
+        case laterSnapshot
     }
 
     enum Change: Equatable, Sendable {
@@ -32,11 +41,14 @@ struct MembershipChanges: Sendable {
 
     enum Step: Equatable, Sendable {
         case apply(Change, offset: Int64)
-        case repeated(offset: Int64)
+        /// CDC has written it twice.
+        case repeated
+        /// Nothing that counts as membership has changed: a chat was muted, a snapshot found what was known.
+        case unchanged
     }
 
     private enum Content: Sendable {
-        case member(Member)
+        case member(Member, mayBeUnchanged: Bool)
         case chat(ChatID, Int64, isSnapshot: Bool)
         case chatDeleted(ChatID)
     }
@@ -75,9 +87,10 @@ struct MembershipChanges: Sendable {
         let content: Content
         if envelope.table.equals("members", in: value) {
             let member = try MemberRow(decoding: row)
+            let origin: Origin = !isSnapshot ? .stream : envelope.isReadAgain ? .laterSnapshot : .firstSnapshot
             content = .member(
-                Member(
-                    chat: member.chat, user: member.user, role: isDeletion ? nil : member.role, isSnapshot: isSnapshot))
+                Member(chat: member.chat, user: member.user, role: isDeletion ? nil : member.role, origin: origin),
+                mayBeUnchanged: isSnapshot || envelope.operation == .update)
         } else if envelope.table.equals("chats", in: value) {
             let chat = try ChatRow(decoding: row)
             content =
@@ -90,7 +103,8 @@ struct MembershipChanges: Sendable {
     }
 
     /// The next step, if one can be taken now.
-    mutating func next(_ table: borrowing MembershipTable) -> Step? {
+    /// - Parameter isComplete: nothing that belongs to what waits will follow.
+    mutating func next(_ table: borrowing MembershipTable, isComplete: Bool = false) -> Step? {
         guard first < waiting.count else { return nil }
         let entry = waiting[first]
         switch entry.content {
@@ -103,23 +117,23 @@ struct MembershipChanges: Sendable {
                 versions[chat] = known.count == 1 ? nil : (known.version, known.count - 1, known.transaction)
             }
             return .apply(.chat(chat, metaVersion: version, isExact: isSnapshot), offset: entry.offset)
-        case .member(let member):
+        case .member(let member, let mayBeUnchanged):
             let known = table.findLogged(member.chat)
             // What changes nothing (a repeat, a chat muted) waits for nothing.
             if known.flatMap({ table.member(member.user, of: $0)?.role }) == member.role {
                 pop()
-                return .repeated(offset: entry.offset)
+                return mayBeUnchanged ? .unchanged : .repeated
             }
             let hasVersion = known.map { table.exists($0) } ?? false
-            if !member.isSnapshot, hasVersion, let known, entry.transaction != nil {
+            if member.origin == .stream, hasVersion, let known, entry.transaction != nil {
                 if let (version, _, transaction) = versions[member.chat], transaction == entry.transaction {
                     pop()
                     return version > table.metaVersion(of: known)
                         ? .apply(.member(member, metaVersion: version), offset: entry.offset)
-                        : .repeated(offset: entry.offset)
+                        : .repeated
                 }
                 let isLast = waiting[waiting.count - 1].transaction == entry.transaction
-                if isLast, waiting.count - first <= Self.waitingMax { return nil }
+                if isLast, !isComplete, waiting.count - first <= Self.waitingMax { return nil }
             }
             pop()
             return .apply(.member(member, metaVersion: nil), offset: entry.offset)
@@ -146,9 +160,11 @@ struct MembershipChanges: Sendable {
     }
 
     private func waits(for entry: Entry) -> Bool {
-        guard case .member(let member) = entry.content else { return false }
+        guard case .member(let member, _) = entry.content else { return false }
         // Only the end of the list can be its deletion: they are written together.
-        guard first < waiting.count, case .member(let last) = waiting[waiting.count - 1].content else { return false }
+        guard first < waiting.count, case .member(let last, _) = waiting[waiting.count - 1].content else {
+            return false
+        }
         return last.chat == member.chat && last.user == member.user && last.role == nil
     }
 
@@ -165,7 +181,7 @@ struct MembershipChanges: Sendable {
             return Entry(offset: offset, transaction: nil, content: .chatDeleted(try ChatRow(decoding: key).chat))
         }
         let row = try MemberRow(decoding: key)
-        let member = Member(chat: row.chat, user: row.user, role: nil, isSnapshot: false)
-        return Entry(offset: offset, transaction: nil, content: .member(member))
+        let member = Member(chat: row.chat, user: row.user, role: nil, origin: .stream)
+        return Entry(offset: offset, transaction: nil, content: .member(member, mayBeUnchanged: false))
     }
 }

@@ -9,13 +9,16 @@ extension Command {
         details: """
             Reads chat.incoming, chat.signals and chat.members; writes chat.messages, chat.deliveries and chat.rejected.
             Run as many processes as there is work for: they share the partitions. Give each a --name of its own that it
-            keeps across restarts, and a restart moves no partition.
+            keeps across restarts, and a restart moves no partition. With --standby a process also keeps the membership of
+            the others' partitions, so that it can take them over without reading the log again.
             """,
         options: Option.kafka + [
             Option.postgres, Option.metrics,
             Option("name", .string("NAME"), "this process among all that join, the same at every start"),
             Option("state", .string("DIR"), "keep checkpoints of the membership table here"),
-            Option("large-chat", .integer(1...1_000_000), "chats with more members are not listed", standard: "256"),
+            Option("standby", .flag, "keep the membership of all partitions, for taking them over at once"),
+            // The recipients of one partition, at 39 bytes each, must fit a record together with the message.
+            Option("large-chat", .integer(1...10_000), "chats with more members are not listed", standard: "256"),
             Option(
                 "dedupe-window", .integer(1...10_000_000), "messages of a partition in which repeats are recognised",
                 standard: "65536"),
@@ -31,6 +34,7 @@ extension Command {
             configuration.postgres = options.string("postgres")
             configuration.instance = options.string("name")
             configuration.stateDirectory = options.string("state")
+            configuration.isStandby = options.flag("standby")
             configuration.limits.largeChat = options.integer("large-chat") ?? configuration.limits.largeChat
             configuration.limits.recentMessages =
                 options.integer("dedupe-window") ?? configuration.limits.recentMessages

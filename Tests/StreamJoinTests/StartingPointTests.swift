@@ -1,0 +1,85 @@
+import KafkaClient
+import TestSupport
+import Testing
+import Wire
+
+@testable import StreamJoin
+
+@Suite struct StartingPointTests {
+    private let place = TopicPartition("chat.incoming", 0)
+
+    private func decide(
+        _ incoming: (offset: Int64, note: String)?, members: Int64? = nil, signals: Int64? = nil
+    ) -> StartingPoint {
+        StartingPoint.decide(
+            .init(
+                incoming: incoming.map { CommittedOffset(place, offset: $0.offset, metadata: $0.note) },
+                members: members,
+                signals: signals),
+            incoming: Watermarks(low: 100, high: 200), members: Watermarks(low: 0, high: 50),
+            signals: Watermarks(low: 5, high: 60))
+    }
+
+    @Test func `the first start takes all messages, with the membership as it is now`() {
+        let point = decide(nil, members: 7)
+        #expect(point.positions == Positions(incoming: 100, members: 50, signals: 60))
+        #expect(point.mustCommit && point.isFirst && point.notes.isEmpty)
+    }
+
+    @Test func `the note of a commit goes before the other topics' positions, and a change of these is told`() {
+        let note = "members=12 signals=34"
+        let point = decide((150, note), members: 12, signals: 34)
+        #expect(point == StartingPoint(positions: Positions(incoming: 150, members: 12, signals: 34)))
+        let changed = decide((150, note), members: 0, signals: 34)
+        #expect(changed.positions == point.positions)
+        #expect(changed.notes.count == 1 && changed.notes[0].contains("chat.members"), "\(changed.notes)")
+    }
+
+    @Test func `a position that was set by hand is taken, and told`() {
+        let point = decide((120, ""), members: 12, signals: 34)
+        #expect(point.positions == Positions(incoming: 120, members: 12, signals: 34))
+        #expect(point.mustCommit && !point.isFirst)
+        #expect(point.notes.count == 1 && point.notes[0].contains("set to 120"), "\(point.notes)")
+        #expect(decide((120, "by an operator")).positions == Positions(incoming: 120, members: 50, signals: 60))
+    }
+
+    @Test func `positions that are not in the log are told and not believed`() {
+        for offset: Int64 in [99, 201] {
+            let point = decide((offset, "members=12 signals=34"))
+            #expect(point.positions.incoming == 100 && point.mustCommit && point.notes.count == 1)
+        }
+        let point = decide((150, "members=51 signals=61"))
+        #expect(point.positions == Positions(incoming: 150, members: 50, signals: 60))
+        #expect(point.mustCommit && point.notes.count == 1)
+    }
+}
+
+@Suite struct FollowedPartitionTests {
+    private let chat = ChatID.random()
+
+    @Test func `a followed partition stands where the group's commit is, and goes on with it`() {
+        var table = MembershipTable(deliveryPartitions: 2, listedMax: 8)
+        let users = (0..<3).map { _ in UserID.random() }
+        var log: [(key: [UInt8], value: [UInt8])] = []
+        for (index, user) in users.enumerated() {
+            log.append(Rows.member(chat, user, "c", tx: Int64(index)))
+            log.append(Rows.chat(chat, "u", version: Int64(index + 1), tx: Int64(index)))
+        }
+        let follower = FollowedPartition(0, from: 0, committed: 2)
+        for (offset, row) in log.enumerated() {
+            follower.take(key: row.key.span, value: row.value.span, offset: Int64(offset), &table)
+        }
+        #expect(table.memberCount == 1 && follower.position == 2 && !follower.waiting.isEmpty)
+        follower.committed(1, &table)
+        #expect(table.memberCount == 1, "a commit that comes late changes nothing")
+        follower.committed(4, &table)
+        #expect(table.memberCount == 2 && follower.position == 4)
+        // What comes after the backlog waits behind it.
+        let gone = Rows.member(chat, users[0], "d", tx: 9)
+        follower.take(key: gone.key.span, value: gone.value.span, offset: 6, &table)
+        follower.committed(6, &table)
+        #expect(table.memberCount == 3 && follower.position == 6)
+        follower.committed(7, &table)
+        #expect(follower.waiting.isEmpty && follower.position <= 7)
+    }
+}

@@ -33,6 +33,7 @@ extension Command {
             Option("duration", .duration, "how long to measure", standard: "10s"),
             Option("changes", .integer(1000...100_000_000), "cdc: row changes to catch up with", standard: "1000000"),
             Option("binary", .flag, "cdc: values in binary"),
+            Option("memberships", .integer(1000...100_000_000), "restore: how many", standard: "10000000"),
             Option("json", .flag, "print JSON instead of a table"),
         ],
         run: { invocation in
@@ -51,7 +52,7 @@ struct BenchRun: Sendable {
     let run: @Sendable (Invocation) throws -> ExitCode
 
     static let all: [BenchRun] = [
-        load, chaos, cdc, join, sockets, loop, kafka, broker, history, delivery, lag, json,
+        load, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, lag, json,
     ]
 
     private static func target(_ options: Options) throws -> LoadTarget {

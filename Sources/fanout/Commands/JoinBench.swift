@@ -25,7 +25,24 @@ extension BenchRun {
         return .success
     }
 
+    static let restore = BenchRun(
+        name: "restore", summary: "a join's table, restored from the log of a broker"
+    ) { invocation in
+        let options = invocation.options
+        let rows = try JoinBenchmark(clock: invocation.clock).restore(
+            invocation.kafka(clientID: "fanout-bench"), memberships: options.integer("memberships") ?? 10_000_000,
+            log: invocation.log)
+        Output.standard(options.flag("json") ? json(rows, nil) : text(rows))
+        return .success
+    }
+
     private static func text(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
+        var text = text(rows)
+        text += pad("table", 50) + pad("\(table.memberships)", 12, left: true)
+        return text + "  \(table.bytes >> 20) MiB, \(fixed(table.bytesPerMembership)) bytes a membership\n"
+    }
+
+    private static func text(_ rows: [JoinBenchmark.Row]) -> String {
         var text = ""
         for row in rows {
             text += pad(row.name, 50) + pad("\(row.count)", 12, left: true)
@@ -33,11 +50,10 @@ extension BenchRun {
             text += pad("\(Int(row.perSecond))", 12, left: true) + " /s"
             text += pad("\(Int(row.perCPUSecond))", 12, left: true) + " /CPU s  \(row.note)\n"
         }
-        text += pad("table", 50) + pad("\(table.memberships)", 12, left: true)
-        return text + "  \(table.bytes >> 20) MiB, \(fixed(table.bytesPerMembership)) bytes a membership\n"
+        return text
     }
 
-    private static func json(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
+    private static func json(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult?) -> String {
         var json = JSONWriter()
         json.object { json in
             json.name("rows")
@@ -51,6 +67,7 @@ extension BenchRun {
                     }
                 }
             }
+            guard let table else { return }
             json.field("memberships", table.memberships)
             json.field("table_bytes", table.bytes)
         }

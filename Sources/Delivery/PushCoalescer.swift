@@ -9,6 +9,8 @@ public struct PushCoalescer {
         public fileprivate(set) var count: Int
         /// The newest message, as its event: shared by all of the record's users.
         public fileprivate(set) var last: [UInt8]
+        /// When it was found that there is no session to give the newest one to.
+        public fileprivate(set) var newestMs: Int64
     }
 
     private struct Key: Hashable {
@@ -44,9 +46,10 @@ public struct PushCoalescer {
         if pending[key] != nil {
             pending[key]?.entry.count += 1
             pending[key]?.entry.last = event
+            pending[key]?.entry.newestMs = nowMs
             return
         }
-        let entry = Entry(user: user, chat: chat, count: 1, last: event)
+        let entry = Entry(user: user, chat: chat, count: 1, last: event, newestMs: nowMs)
         pending[key] = Pending(entry: entry, partition: partition, firstOffset: offset, dueMs: nowMs + windowMs)
         order.append(key)
     }

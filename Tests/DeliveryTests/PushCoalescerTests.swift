@@ -9,7 +9,9 @@ struct PushCoalescerTests {
         push.add(user: user(1), chat: chat(2), partition: 0, offset: 7, event: [3], nowMs: 600)
         #expect(push.take(nowMs: 999, limit: 10).isEmpty)
         let first = push.take(nowMs: 1_000, limit: 10)
-        #expect(first.map(\.entry.count) == [2] && first.map(\.entry.last) == [[2]] && first.map(\.offset) == [5])
+        #expect(
+            first.map(\.entry.count) == [2] && first.map(\.entry.last) == [[2]] && first.map(\.entry.newestMs) == [500]
+                && first.map(\.offset) == [5])
         var pending: [Int64] = []
         push.forEachPending { pending.append($1) }
         #expect(pending == [7])

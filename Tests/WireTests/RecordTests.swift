@@ -127,9 +127,9 @@ private func message(_ extra: String) throws(JSONError) -> IncomingMessage {
     @Test func `a push keeps the newest event raw`() throws {
         var json = JSONWriter()
         let event = [UInt8](#"{"type":"message","seq":4,"text":"\u00e9"}"#.utf8)
-        PushRecord.write(user: UserID(user)!, chat: ChatID(chat)!, count: 3, last: event.span, to: &json)
+        PushRecord.write(user: UserID(user)!, chat: ChatID(chat)!, count: 3, at: 77, last: event.span, to: &json)
         let record = try PushRecord(decoding: json.bytes.span)
-        #expect(record.count == 3)
+        #expect(record.count == 3 && record.at == 77)
         #expect(Array(json.bytes[record.last]) == event)
         for bad in [
             #"{}"#, #"{"user":"\#(user)","chat":"\#(chat)","count":0,"last":{}}"#,

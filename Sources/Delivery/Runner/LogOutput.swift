@@ -104,7 +104,8 @@ final class LogOutput {
         case .push(let mark, let entry):
             entry.user.uuid.appendText(to: &key)
             PushRecord.write(
-                user: entry.user, chat: entry.chat, count: entry.count, last: entry.last.span, to: &json)
+                user: entry.user, chat: entry.chat, count: entry.count, at: entry.newestMs, last: entry.last.span,
+                to: &json)
             result = try producer.produce(push, key: key.span, value: json.bytes.span, tag: next)
             if result == .queued { pushes[next] = mark }
         case .rejected(let refused):

@@ -91,7 +91,9 @@ let package = Package(
         tests("StreamJoin", ground + clients + ["StreamJoin", "fanout"]),
         tests("Delivery", ground + clients + ["Delivery", "PushLink", "fanout"]),
         tests("History", ground + clients + ["History", "Delivery", "PushLink", "fanout"]),
-        tests("Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py"]),
+        tests(
+            "Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py", "push_service.py"]),
+        tests("HTTPClient", ground + ["HTTPClient"]),
         tests("Lag", ground + clients + ["Lag", "fanout"]),
         tests("Bench", ground + clients + ["Bench", "WebSocket"]),
         tests("OneMachine", ground + clients + ["HTTPClient", "Lag", "OneMachine", "fanout"]),

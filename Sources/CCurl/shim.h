@@ -1,4 +1,6 @@
 #include <curl/curl.h>
+#include <netdb.h>
+#include <sys/socket.h>
 
 // libcurl's option calls are variadic, which Swift cannot import: one wrapper for each type of argument.
 static inline CURLcode fanout_curl_set_long(CURL *easy, CURLoption option, long value) {
@@ -34,6 +36,17 @@ static inline CURLMcode fanout_curl_multi_set_socket(CURLM *multi, curl_socket_c
 }
 static inline CURLMcode fanout_curl_multi_set_timer(CURLM *multi, curl_multi_timer_callback value) {
     return curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, value);
+}
+typedef curl_socket_t (*fanout_curl_opener)(void *, curlsocktype, struct curl_sockaddr *);
+static inline CURLcode fanout_curl_set_opener(CURL *easy, fanout_curl_opener value) {
+    return curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, value);
+}
+// The address is longer than its declared type, so it is read here, where it lies.
+static inline int fanout_curl_address_text(const struct curl_sockaddr *address, char *text, size_t size) {
+    return getnameinfo(&address->addr, address->addrlen, text, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
+}
+static inline curl_socket_t fanout_curl_open(const struct curl_sockaddr *address) {
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 // The message's result is in a union, and the handle stays valid after the message does not.
 static inline CURL *fanout_curl_next_done(CURLM *multi, CURLcode *result) {

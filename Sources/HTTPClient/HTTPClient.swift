@@ -19,6 +19,9 @@ public final class HTTPClient {
         /// A bundle of certificates to trust instead of the system's.
         public var certificateAuthorities: String?
         public var userAgent = "fanout"
+        /// Connects only to addresses of the whole internet, whatever a name resolves to: for URLs that strangers name.
+        /// Looked at when the socket is opened, so a name cannot mean another address by then.
+        public var refusesPrivateAddresses = false
 
         public init() {}
     }

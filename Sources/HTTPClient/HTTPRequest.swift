@@ -33,6 +33,8 @@ public struct HTTPError: Error, Equatable, Sendable, CustomStringConvertible {
         /// The URL or a header is not one.
         case badRequest
         case resolve, connect, tls, timeout
+        /// The address is not one of the whole internet (`refusesPrivateAddresses`).
+        case forbidden
         /// The connection broke, or what came is not HTTP.
         case protocolError
         /// The answer is larger than the limit.

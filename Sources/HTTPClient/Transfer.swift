@@ -1,4 +1,6 @@
 internal import CCurl
+internal import Glibc
+internal import System
 
 /// One owner of a libcurl easy handle, used again for request after request.
 @safe
@@ -23,6 +25,7 @@ final class Transfer {
     private let responseBytesMax: Int
     private var response = HTTPResponse(status: 0)
     private var isTooLarge = false
+    private var isForbidden = false
     private var headerList: UnsafeMutablePointer<curl_slist>?
 
     init(
@@ -65,6 +68,14 @@ final class Transfer {
         if let bundle = options.certificateAuthorities {
             unsafe _ = fanout_curl_set_text(handle, CURLOPT_CAINFO, bundle)
         }
+        if options.refusesPrivateAddresses {
+            // A proxy would look names up itself.
+            unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROXY, "")
+            unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_OPENSOCKETDATA, context)
+            unsafe _ = fanout_curl_set_opener(handle) { context, _, address in
+                unsafe Transfer.open(address, context)
+            }
+        }
         if request.method == "HEAD" { unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOBODY, 1) }
         if !request.body.isEmpty || request.method == "POST" || request.method == "PUT" {
             unsafe _ = fanout_curl_set_long(handle, CURLOPT_POSTFIELDSIZE, request.body.count)
@@ -90,6 +101,7 @@ final class Transfer {
             if isTooLarge {
                 return .failure(HTTPError(.tooLarge, "the answer is larger than \(responseBytesMax) bytes"))
             }
+            if isForbidden { return .failure(HTTPError(.forbidden, "the address is not public")) }
             return .failure(HTTPError(Self.meaning(of: code), unsafe String(cString: curl_easy_strerror(code))))
         }
         var status = 0
@@ -108,6 +120,21 @@ final class Transfer {
         let span = unsafe Span<UInt8>(_unsafeBytes: raw)
         // Any other number than what was given makes libcurl abort.
         return sink(transfer, span) ? count : 0
+    }
+
+    private static func open(
+        _ address: UnsafeMutablePointer<curl_sockaddr>?, _ context: UnsafeMutableRawPointer?
+    ) -> curl_socket_t {
+        guard let context = unsafe context, let address = unsafe address else { return CURL_SOCKET_BAD }
+        let text = unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { buffer in
+            let status = unsafe fanout_curl_address_text(address, buffer.baseAddress, buffer.count)
+            return status == 0 ? unsafe String(cString: buffer.baseAddress.unsafelyUnwrapped) : ""
+        }
+        guard SocketAddress.numeric(host: text, port: 0)?.isPublic == true else {
+            unsafe Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue().isForbidden = true
+            return CURL_SOCKET_BAD
+        }
+        return unsafe fanout_curl_open(address)
     }
 
     private func receiveBody(_ bytes: Span<UInt8>) -> Bool {

@@ -4,8 +4,8 @@ internal import Glibc
 /// An IPv4 or IPv6 address with its port, as the kernel takes it.
 public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     /// The address in network order; IPv4 uses the first four bytes.
-    private let high: UInt64
-    private let low: UInt64
+    let high: UInt64
+    let low: UInt64
     private let scope: UInt32
     public let port: UInt16
     public let isIPv6: Bool

@@ -32,6 +32,10 @@ public struct IngestConfiguration: Sendable {
     /// A file that `GET /demo/users` answers: people to try the demo as, with a token each. Never where real people are.
     public var demoUsersFile: String?
     public var media: MediaStore?
+    /// What browsers subscribe to Web Push with: the public half of `fanout push`'s key.
+    public var vapidPublicKey: String?
+    /// Takes Web Push endpoints on this machine and network, and without TLS; for tests.
+    public var allowsPrivateEndpoints = false
     /// Where other stages serve `/metrics`, for the operations page.
     public var stages: [(name: String, address: Address)] = []
 

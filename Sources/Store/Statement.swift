@@ -11,6 +11,7 @@
 //     MessagePages.swift    pages of history
 //     Conversations.swift   the conversation list with unread counts
 //     Sync.swift            what a device missed that was away longer than the hot window
+//     PushDevices.swift     whom `fanout push` tells, and how
 //
 // The tables are in `postgres/`.
 public import PostgresClient

@@ -42,6 +42,7 @@ final class API {
         case ("GET", "endpoint", 1): endpoint(answer)
         case ("POST", "media", 1): media(body, user, answer)
         case ("GET", "ops", 1): operations(claims, answer)
+        case (_, "push", 2): push(request, path[1], user, answer)
         case (_, "chats", _), (_, "users", _), (_, "endpoint", 1), (_, "media", 1), (_, "ops", 1):
             answer(HTTPAnswer.error(405, "method_not_allowed", "not with \(request.method)"))
         default: answer(HTTPAnswer.notFound)

@@ -45,6 +45,8 @@ extension Command {
             Option("media-region", .string("NAME"), "its region", standard: "us-east-1"),
             Option("media-access-key", .string("KEY"), "who signs the links", isSecret: true),
             Option("media-secret-key", .string("KEY"), "and with what", isSecret: true),
+            Option("vapid-public-key", .string("KEY"), "what 'fanout push vapid-key' printed: GET /v1/push/key"),
+            Option("allow-private-endpoints", .flag, "as given to fanout push; for tests only"),
         ],
         run: { invocation in
             let configuration = try invocation.ingestConfiguration()
@@ -89,6 +91,8 @@ extension Invocation {
                 region: options.string("media-region") ?? "us-east-1",
                 accessKey: try options.require("media-access-key"), secretKey: try options.require("media-secret-key"))
         }
+        configuration.vapidPublicKey = options.string("vapid-public-key")
+        configuration.allowsPrivateEndpoints = options.flag("allow-private-endpoints")
         return configuration
     }
 

@@ -5,15 +5,15 @@ import Synchronization
 import System
 import Wire
 
-/// `fanout push`: from `chat.push` to the webhook.
+/// `fanout push`: from `chat.push` to the webhook and to browsers' push services.
 ///
-/// One thread, one event loop: the consumer's and the producer's descriptors, the webhook's sockets and the timers all
+/// One thread, one event loop: the consumer's and the producer's descriptors, the receivers' sockets and the timers all
 /// wake it. Offsets are committed only behind settled notices, so a crash repeats at most what was under way, under the
 /// same idempotency key.
 public final class PushStage: Sendable {
     private let configuration: PushConfiguration
     private let log: Log
-    private let metrics: PushMetrics
+    let metrics: PushMetrics
     private let clock: any Clock
     private let remote = Mutex<EventLoop.Remote?>(nil)
     private let stopped = Atomic<Bool>(false)

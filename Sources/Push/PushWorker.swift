@@ -1,11 +1,14 @@
 import KafkaClient
-import PostgresClient
 import Runtime
 import System
 import Wire
 
-/// The stage's state and its handles, on its loop's thread.
+/// The stage's state and its handles, on its loop's thread: reads the log into the coalescer, lets the dispatcher have what
+/// is due, and commits behind what it settles.
 final class PushWorker {
+    /// How long people may wait for `chat.presence` to be read after a start: whoever is online need not be told.
+    private static let presenceWaitMs = 15_000
+
     private let configuration: PushConfiguration
     private let loop: EventLoop
     private let log: Log
@@ -13,15 +16,18 @@ final class PushWorker {
     private let clock: any Clock
     private let consumer: Consumer
     private let dead: DeadLetters
-    private let sender: WebhookSender?
-    private let preferences: Preferences?
+    private let dispatcher: Dispatcher
 
     private var coalescer: Coalescer
     private var tracker = CommitTracker()
     private var seen = SeenTable()
     private var watches: [Registration] = []
-    private var isPaused = false
     private var assigned: [TopicPartition] = []
+    private var isPaused = false
+    private var isSendDue = false
+    /// Partitions of `chat.presence` whose end has not been reached since they were assigned, and how long that matters.
+    private var presenceLeft: Set<Int32> = []
+    private var presenceDeadlineMs: UInt64 = 0
     private(set) var failure: (any Error)?
 
     init(
@@ -35,31 +41,43 @@ final class PushWorker {
         coalescer = Coalescer(configuration.coalescing)
         var options = ConsumerOptions(groupID: configuration.names.group("push"))
         options.queuedBytesMax = 4 << 20
+        options.reportsEndOfPartition = true
         consumer = try Consumer(configuration.kafka, options)
-        dead = try DeadLetters(configuration, log: log)
-        if let webhook = configuration.webhook, !configuration.dryRun {
-            sender = try WebhookSender(configuration, url: webhook, on: loop, clock: clock, metrics: metrics)
-        } else {
-            sender = nil
-        }
-        preferences = configuration.postgres.map { Preferences($0, on: loop, clock: clock) }
+        dead = try DeadLetters(configuration, on: loop, log: log)
+        dispatcher = try Dispatcher(configuration, dead: dead, on: loop, clock: clock, metrics: metrics)
     }
 
     func start() throws {
-        sender?.onSettled = { [unowned self] notice, settled in self.settled(notice, settled) }
-        try consumer.subscribe([configuration.names[.push]])
+        dispatcher.onSettled = { [unowned self] records in
+            for record in records { tracker.settle(record) }
+        }
+        dispatcher.onFinished = { [unowned self] user, wasTold in
+            coalescer.finish(user, wasTold: wasTold, nowMs: clock.wallMs)
+            sendSoon()
+        }
         watches.append(try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in readLog() })
-        watches.append(try loop.watch(dead.producer.wakeDescriptor) { [unowned self] _ in dead.poll() })
+        watches.append(try loop.watch(dead.producer.wakeDescriptor) { [unowned self] _ in readReports() })
+        if configuration.dryRun {
+            try readBesideTheGroup()
+        } else {
+            try consumer.subscribe([configuration.names[.push]])
+            commitNow()
+        }
         tick()
-        commitNow()
     }
 
     func stop() {
         for watch in watches { watch.cancel() }
-        sender?.close()
+        // What is written to the log now may still be committed; what is under way to receivers comes again.
         dead.close()
+        dispatcher.close()
         commit(waiting: true)
         consumer.close(deadlineMs: 5000)
+    }
+
+    private func fail(_ error: any Error) {
+        failure = error
+        loop.stop()
     }
 
     // MARK: Reading
@@ -77,8 +95,12 @@ final class PushWorker {
             }
         }
         if let event = batch.event { handle(event) }
-        sendDue()
+        sendSoon()
         pauseOrResume()
+    }
+
+    private func readReports() {
+        do throws(KafkaError) { try dead.poll() } catch { fail(error) }
     }
 
     private func take(_ message: borrowing Message) {
@@ -90,33 +112,40 @@ final class PushWorker {
         do throws(JSONError) {
             record = try PushRecord(decoding: value)
         } catch {
-            metrics.rejected.add()
-            dead.reject(value, reason: "\(error)", topic: configuration.names[.push], position) { [unowned self] in
-                tracker.settle(position)
-            }
-            return
+            return reject(value, position, error)
         }
+        let newestMs = record.at ?? message.timestampMs
+        if seen.wasSeen(record.user, afterMs: newestMs) { return settleUntold([position]) }
         let last = [UInt8](copying: value.extracting(record.last))
         let event = LastEvent(last)
-        // Whoever has been online since has got the message itself.
-        if seen.wasSeen(record.user, afterMs: message.timestampMs) {
-            metrics.cancelled.add()
+        coalescer.add(
+            Notice.ChatPart(
+                chat: record.chat, count: record.count, last: last, lastSeq: event.seq, newestMs: newestMs,
+                isMention: event.mentions(record.user), record: position),
+            for: record.user, nowMs: clock.wallMs)
+    }
+
+    private func reject(_ value: Span<UInt8>, _ position: RecordPosition, _ error: JSONError) {
+        metrics.rejected.add()
+        if configuration.dryRun {
+            log.warning("a record would be rejected", ["error": "\(error)", "offset": .init(position.offset)])
             return tracker.settle(position)
         }
-        coalescer.add(
-            user: record.user, chat: record.chat, count: record.count, last: last, lastSeq: event.seq,
-            isMention: event.mentions(record.user), record: position, nowMs: clock.wallMs)
+        dead.reject(value, reason: "\(error)", topic: configuration.names[.push], position) { [unowned self] in
+            tracker.settle(position)
+        }
     }
 
+    /// The topic is read from its beginning, so most of what it tells is old: only the times count.
     private func takePresence(_ message: borrowing Message) {
         guard let value = message.value, let record = try? PresenceRecord(decoding: value) else { return }
-        seen.saw(
-            record.user, atMs: record.status == .online ? message.timestampMs : record.lastSeen, nowMs: clock.wallMs)
-        if record.status == .online { settleUntold(coalescer.cancel(record.user)) }
+        seen.saw(record.user, atMs: record.lastSeen, nowMs: clock.wallMs)
+        settleUntold(coalescer.cancel(record.user, seenMs: record.lastSeen))
     }
 
+    /// Whoever has read a message, or whose device says that it was delivered, need not be told of it.
     private func takeSignal(_ message: borrowing Message) {
-        guard let value = message.value, let signal = try? Signal(decoding: value), signal.kind == .read,
+        guard let value = message.value, let signal = try? Signal(decoding: value), signal.kind != .typing,
             let seq = signal.seq
         else { return }
         settleUntold(coalescer.read(signal.from, chat: signal.chat, seq: seq))
@@ -128,14 +157,14 @@ final class PushWorker {
         for record in records { tracker.settle(record) }
     }
 
+    // MARK: The group
+
     private func handle(_ event: ConsumerEvent) {
         do throws(KafkaError) {
             switch event {
             case .assigned(let partitions):
-                assigned = partitions
                 log.info("assigned", ["partitions": .init(partitions.count)])
-                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) } + companions(of: partitions))
-                isPaused = false
+                try assign(partitions)
             case .revoked(let partitions, let lost):
                 if !lost { commit(waiting: true) }
                 for partition in partitions {
@@ -148,30 +177,36 @@ final class PushWorker {
                 log.warning("the log", ["error": "\(error)", "partition": "\(partition.map { "\($0)" } ?? "")"])
                 if error.isFatal { fail(error) }
             case .committed(_, let error):
-                if let error { log.warning("commit", ["error": "\(error)"]) }
-            case .endOfPartition: break
+                if let error { commitFailed(error) }
+            case .endOfPartition(let partition, _):
+                if partition.topic == configuration.names[.presence] { presenceLeft.remove(partition.partition) }
             }
         } catch {
             fail(error)
         }
     }
 
-    /// Presence of the same people from its beginning (it is compacted), and receipts of all chats from now on.
-    private func companions(of partitions: [TopicPartition]) -> [PartitionStart] {
+    /// Reads these from the committed offsets, and beside them presence of the same people from its beginning (it is
+    /// compacted), and receipts of all chats from now on.
+    private func assign(_ partitions: [TopicPartition]) throws(KafkaError) {
         let names = configuration.names
-        let presence = partitions.map {
-            PartitionStart(TopicPartition(names[.presence], $0.partition), at: .beginning)
-        }
-        let counts = try? dead.producer.warmUp(topics: [names[.signals]])
-        let signals = (0..<(counts?.first ?? 0)).map {
-            PartitionStart(TopicPartition(names[.signals], $0), at: .end)
-        }
-        return presence + signals
+        let presence = partitions.map { PartitionStart(TopicPartition(names[.presence], $0.partition), at: .beginning) }
+        let signals = (try? dead.producer.warmUp(topics: [names[.signals]]))?.first ?? 0
+        try consumer.assign(
+            partitions.map { PartitionStart($0, at: .committed) } + presence
+                + (0..<signals).map { PartitionStart(TopicPartition(names[.signals], $0), at: .end) })
+        if isPaused { try consumer.resume(partitions) }
+        isPaused = false
+        assigned = partitions
+        presenceLeft = Set(partitions.map(\.partition))
+        presenceDeadlineMs = loop.monotonicMs + UInt64(Self.presenceWaitMs)
     }
 
-    private func fail(_ error: any Error) {
-        failure = error
-        loop.stop()
+    /// From where the group stands, without being of it: nobody's partitions move, and nothing is committed.
+    private func readBesideTheGroup() throws(KafkaError) {
+        let topic = configuration.names[.push]
+        let count = try dead.producer.warmUp(topics: [topic]).first ?? 0
+        try assign((0..<count).map { TopicPartition(topic, $0) })
     }
 
     // MARK: Sending
@@ -182,68 +217,49 @@ final class PushWorker {
         loop.schedule(afterMs: 20) { [unowned self] in tick() }
     }
 
+    /// Once a tick of the loop, however much happened in it.
+    private func sendSoon() {
+        guard !isSendDue else { return }
+        isSendDue = true
+        loop.atTickEnd { [unowned self] in
+            isSendDue = false
+            sendDue()
+        }
+    }
+
     private func sendDue() {
-        let room = sender?.room ?? 1000
+        guard presenceLeft.isEmpty || loop.monotonicMs >= presenceDeadlineMs else { return }
+        let room = dispatcher.room
         guard room > 0 else { return }
         let notices = coalescer.take(nowMs: clock.wallMs, limit: room)
-        metrics.waiting.set(coalescer.count)
-        guard !notices.isEmpty else { return }
-        guard let preferences else { return send(notices) }
-        preferences.filter(notices) { [unowned self] wanted, unwanted in
-            for (notice, records) in unwanted {
-                metrics.muted.add()
-                for record in records { tracker.settle(record) }
-                if notice.chats.isEmpty { coalescer.finish(notice.user, wasTold: false, nowMs: clock.wallMs) }
-            }
-            send(wanted)
-        }
+        if !notices.isEmpty { dispatcher.dispatch(notices) }
     }
 
-    private func send(_ notices: [Notice]) {
-        guard !notices.isEmpty else { return }
-        guard let sender else {
-            for notice in notices {
-                if configuration.dryRun { show(notice) }
-                settled(notice, .told)
-            }
-            return
-        }
-        sender.send(notices)
-    }
-
-    private func show(_ notice: Notice) {
-        var json = JSONWriter()
-        NoticeBody.write(notice, showsPreview: configuration.showsPreview, nowMs: clock.wallMs, to: &json)
-        Output.standard(String(decoding: json.bytes, as: UTF8.self) + "\n")
-    }
-
-    private func settled(_ notice: Notice, _ settled: WebhookSender.Settled) {
-        switch settled {
-        case .told:
-            metrics.told.add()
-            coalescer.finish(notice.user, wasTold: true, nowMs: clock.wallMs)
-            for record in notice.records { tracker.settle(record) }
-        case .dead(let reason):
-            metrics.dead.add()
-            coalescer.finish(notice.user, wasTold: false, nowMs: clock.wallMs)
-            dead.bury(notice, reason: reason, showsPreview: configuration.showsPreview, nowMs: clock.wallMs) {
-                [unowned self] in
-                for record in notice.records { tracker.settle(record) }
-            }
-        }
-    }
-
-    /// At the limit of people in memory reading stops: the log holds the backlog for as long as the webhook is away.
+    /// At the limits of memory reading stops: the log holds the backlog for as long as the webhook is away.
     private func pauseOrResume() {
-        let mustPause =
-            coalescer.count >= configuration.peopleMax || isPaused && coalescer.count > configuration.peopleMax / 2
+        metrics.waiting.set(coalescer.count)
+        metrics.unsettled.set(tracker.open)
+        metrics.bytes.set(coalescer.bytes + dead.bytes)
+        let fullness = fullness
+        let mustPause = fullness >= 1 || isPaused && fullness > 0.5
         guard mustPause != isPaused, !assigned.isEmpty else { return }
         isPaused = mustPause
+        metrics.paused.set(mustPause ? 1 : 0)
+        log.info(mustPause ? "memory is full: the log holds the rest" : "reading goes on")
         do throws(KafkaError) {
             if mustPause { try consumer.pause(assigned) } else { try consumer.resume(assigned) }
         } catch {
             fail(error)
         }
+    }
+
+    /// The part of what may be kept that is.
+    private var fullness: Double {
+        let limits = configuration.memory
+        return max(
+            Double(coalescer.count) / Double(limits.people), Double(tracker.open) / Double(limits.records),
+            Double(tracker.spanMax) / Double(limits.offsets),
+            Double(coalescer.bytes + dead.bytes) / Double(limits.bytes))
     }
 
     // MARK: Committing
@@ -254,6 +270,7 @@ final class PushWorker {
     }
 
     private func commit(waiting: Bool) {
+        guard !configuration.dryRun else { return }
         let topic = configuration.names[.push]
         let offsets = tracker.takeCommittable().map {
             CommittedOffset(TopicPartition(topic, $0.partition), offset: $0.offset)
@@ -262,8 +279,13 @@ final class PushWorker {
         do throws(KafkaError) {
             if waiting { try consumer.commit(offsets) } else { try consumer.commitLater(offsets) }
         } catch {
-            // The next commit covers this one; at worst a restart repeats some notices under the same keys.
-            log.warning("commit", ["error": "\(error)"])
+            commitFailed(error)
         }
+    }
+
+    /// At worst a restart repeats some notices under the same keys.
+    private func commitFailed(_ error: KafkaError) {
+        log.warning("commit", ["error": "\(error)"])
+        tracker.commitAgain()
     }
 }

@@ -10,11 +10,14 @@ private let chatB = ChatID(UUID(high: 2, low: 2))
 
 extension Coalescer {
     fileprivate mutating func add(
-        _ user: UserID, _ chat: ChatID, offset: Int64, seq: Int64, at nowMs: Int64, mention: Bool = false
+        _ user: UserID, _ chat: ChatID, offset: Int64, seq: Int64, at nowMs: Int64, mention: Bool = false,
+        partition: Int32 = 0
     ) {
         add(
-            user: user, chat: chat, count: 1, last: Array("{\"seq\":\(seq)}".utf8), lastSeq: seq, isMention: mention,
-            record: RecordPosition(partition: 0, offset: offset), nowMs: nowMs)
+            Notice.ChatPart(
+                chat: chat, count: 1, last: Array("{\"seq\":\(seq)}".utf8), lastSeq: seq, newestMs: nowMs,
+                isMention: mention, record: RecordPosition(partition: partition, offset: offset)),
+            for: user, nowMs: nowMs)
     }
 }
 
@@ -94,24 +97,87 @@ extension Coalescer {
             #expect(got == [RecordPosition(partition: 0, offset: 0)])
         }
         do {
-            let got = coalescer.cancel(bob)
+            let got = coalescer.cancel(bob, seenMs: 1)
             #expect(got == [RecordPosition(partition: 0, offset: 2)])
         }
         let notices = coalescer.take(nowMs: 5000, limit: 9)
         #expect(notices.map(\.user) == [ada] && notices[0].chats.map(\.chat) == [chatB])
     }
 
-    @Test func `a repeat after a crash has the same name`() {
-        var first = Coalescer()
-        first.add(ada, chatA, offset: 4, seq: 0, at: 0)
-        first.add(ada, chatB, offset: 6, seq: 0, at: 10)
-        var second = Coalescer()
-        second.add(ada, chatA, offset: 4, seq: 0, at: 99)
-        second.add(ada, chatB, offset: 6, seq: 0, at: 99)
-        let names = [
-            first.take(nowMs: 9000, limit: 1)[0].idempotencyKey, second.take(nowMs: 9000, limit: 1)[0].idempotencyKey,
-        ]
-        #expect(names[0] == names[1])
+    @Test func `old presence cancels nothing: only who was seen after a message has it`() {
+        var coalescer = Coalescer()
+        coalescer.add(ada, chatA, offset: 0, seq: 1, at: 1000)
+        coalescer.add(ada, chatB, offset: 1, seq: 2, at: 3000)
+        do {
+            let got = coalescer.cancel(ada, seenMs: 1000)
+            #expect(got.isEmpty, "seen when the message came, and perhaps gone just before")
+        }
+        do {
+            let got = coalescer.cancel(ada, seenMs: 2000)
+            #expect(got == [RecordPosition(partition: 0, offset: 0)])
+        }
+        let notices = coalescer.take(nowMs: 9000, limit: 1)
+        #expect(notices.map { $0.chats.map(\.chat) } == [[chatB]])
+    }
+
+    @Test func `a mention that comes while a notice is under way does not wait out the quiet time`() {
+        var coalescer = Coalescer()
+        coalescer.add(ada, chatA, offset: 0, seq: 0, at: 0)
+        coalescer.add(bob, chatA, offset: 1, seq: 0, at: 0)
+        do {
+            let got = coalescer.take(nowMs: 5000, limit: 2)
+            #expect(got.count == 2)
+        }
+        coalescer.add(ada, chatB, offset: 2, seq: 1, at: 5100, mention: true)
+        coalescer.add(bob, chatB, offset: 3, seq: 1, at: 5100)
+        coalescer.finish(ada, wasTold: true, nowMs: 6000)
+        coalescer.finish(bob, wasTold: true, nowMs: 6000)
+        do {
+            let got = coalescer.take(nowMs: 10_100, limit: 2)
+            #expect(got.map(\.user) == [ada] && got[0].isMention)
+        }
+        do {
+            let got = coalescer.take(nowMs: 36_000, limit: 2)
+            #expect(got.map(\.user) == [bob])
+        }
+    }
+
+    @Test func `a repeat after a crash has the same name, and with more in it another`() {
+        func name(_ offsets: [Int64], at nowMs: Int64) -> String {
+            var coalescer = Coalescer()
+            for offset in offsets {
+                coalescer.add(ada, offset % 2 == 0 ? chatA : chatB, offset: offset, seq: 0, at: nowMs)
+            }
+            let notices = coalescer.take(nowMs: nowMs + 9000, limit: 1)
+            return notices[0].idempotencyKey
+        }
+        #expect(name([4, 7], at: 0) == name([4, 7], at: 99))
+        #expect(name([4, 7], at: 0) == "\(ada)/0/4-7")
+        // Record 7 came after the crash: a receiver that drops what it knows must not drop it.
+        #expect(name([4], at: 0) != name([4, 7], at: 0))
+        var mixed = Coalescer()
+        mixed.add(ada, chatA, offset: 9, seq: 0, at: 0, partition: 1)
+        mixed.add(ada, chatA, offset: 4, seq: 0, at: 0)
+        let notices = mixed.take(nowMs: 9000, limit: 1)
+        #expect(notices[0].idempotencyKey == "\(ada)/0/4-4,1/9-9")
+    }
+
+    @Test func `what is kept is counted, and none of it remains when all is settled`() {
+        var coalescer = Coalescer()
+        for index in 0..<100 as Range<Int64> { coalescer.add(ada, chatA, offset: index, seq: index, at: 0) }
+        let one = coalescer.bytes
+        #expect(one < 1000, "a hundred messages of one chat are one text")
+        coalescer.add(ada, chatB, offset: 100, seq: 0, at: 0)
+        coalescer.add(bob, chatB, offset: 101, seq: 0, at: 0)
+        #expect(coalescer.bytes > one)
+        _ = coalescer.read(ada, chat: chatB, seq: 0)
+        do {
+            let got = coalescer.take(nowMs: 9000, limit: 9)
+            #expect(got.count == 2)
+        }
+        #expect(coalescer.bytes > 0)
+        for user in [ada, bob] { coalescer.finish(user, wasTold: true, nowMs: 9000) }
+        #expect(coalescer.bytes == 0 && coalescer.count == 0)
     }
 
     /// Every record is settled exactly once, whatever happens in whatever order, and only then committed.
@@ -143,9 +209,9 @@ extension Coalescer {
                     tracker.begin(record)
                     settled[record] = 0
                     coalescer.add(
-                        user: user, chat: Bool.random(using: &generator) ? chatA : chatB, count: 1, last: [],
-                        lastSeq: offset, isMention: .random(using: &generator), record: record, nowMs: nowMs)
-                case 3: settle(coalescer.cancel(user))
+                        user, Bool.random(using: &generator) ? chatA : chatB, offset: offset, seq: offset, at: nowMs,
+                        mention: .random(using: &generator), partition: partition)
+                case 3: settle(coalescer.cancel(user, seenMs: nowMs - .random(in: 0...2000, using: &generator)))
                 case 4: settle(coalescer.read(user, chat: chatA, seq: .random(in: 0...200, using: &generator)))
                 default:
                     if let notice = underWay.popLast() {
@@ -172,7 +238,7 @@ extension Coalescer {
                 nowMs += 100_000
             }
             #expect(settled.values.allSatisfy { $0 == 1 })
-            #expect(coalescer.count == 0)
+            #expect(coalescer.count == 0 && coalescer.bytes == 0 && tracker.open == 0 && tracker.spanMax == 0)
         }
     }
 }
@@ -192,18 +258,37 @@ extension Coalescer {
 
     @Test func `a receiver that is gone is left alone, and one probe finds it back`() {
         var breaker = CircuitBreaker()
-        func mayCall(_ nowMs: Int64) -> Bool { breaker.mayCall(nowMs: nowMs) }
-        for _ in 0..<19 { breaker.failed(nowMs: 0) }
-        #expect(mayCall(0))
-        breaker.failed(nowMs: 0)
-        #expect(!mayCall(4999))
-        #expect(mayCall(5000))
-        #expect(!mayCall(5000), "one probe at a time")
-        breaker.failed(nowMs: 5000)
-        #expect(!mayCall(14_999))
-        #expect(mayCall(15_000))
+        func call(_ nowMs: Int64) -> CircuitBreaker.Call? { breaker.call(nowMs: nowMs) }
+        for _ in 0..<19 { breaker.failed(.normal, nowMs: 0) }
+        #expect(call(0) == .normal)
+        breaker.failed(.normal, nowMs: 0)
+        #expect(call(4999) == nil)
+        #expect(call(5000) == .probe)
+        #expect(call(5000) == nil, "one probe at a time")
+        breaker.failed(.normal, nowMs: 5000)
+        #expect(call(5000) == nil, "a call that began before says nothing about the probe")
+        breaker.failed(.probe, nowMs: 5000)
+        #expect(call(14_999) == nil)
+        #expect(call(15_000) == .probe)
+        breaker.abandoned(.probe)
+        #expect(call(15_000) == .probe, "a probe that was never made is made by another")
         breaker.answered()
-        #expect(mayCall(15_000))
-        #expect(mayCall(15_000))
+        #expect(call(15_000) == .normal)
+        #expect(call(15_000) == .normal)
+    }
+}
+
+@Suite struct SeenTableTests {
+    @Test func `people are remembered as long as the log remembers their messages`() {
+        var seen = SeenTable()
+        let day: Int64 = 86_400_000
+        seen.saw(ada, atMs: 10 * day - 5, nowMs: 10 * day)
+        seen.saw(ada, atMs: 10 * day - 9, nowMs: 10 * day)
+        #expect(seen.wasSeen(ada, afterMs: 10 * day - 6) && !seen.wasSeen(ada, afterMs: 10 * day - 5))
+        // A replay of everybody who was ever here fills no memory.
+        seen.saw(bob, atMs: 8 * day, nowMs: 10 * day)
+        #expect(seen.count == 1)
+        seen.saw(bob, atMs: 12 * day, nowMs: 12 * day)
+        #expect(seen.count == 1 && !seen.wasSeen(ada, afterMs: 0))
     }
 }

@@ -7,76 +7,8 @@ import Wire
 
 /// The real `fanout push` between a real log and a real web server.
 @Suite(.serialized) struct PushStageTests {
-    /// A log with Fanout's topics under a prefix of the test's own, and records put into it.
-    final class Log {
-        let kafka: TestKafka
-        let prefix = TestKafka.unique("push") + "."
-        let names: Names
-        private let producer: Producer
-
-        init() throws {
-            kafka = try TestKafka.shared()
-            names = Names(prefix: prefix)
-            let (status, text) = try FanoutProcess.run(
-                [
-                    "topics", "create", "--kafka", kafka.address, "--topic-prefix", prefix, "--partitions", "2",
-                    "--replication", "1",
-                ])
-            try #require(status == 0, "\(text)")
-            producer = try Producer(KafkaConfiguration(bootstrapServers: kafka.address))
-        }
-
-        func write(_ topic: Topic, partition: Int32, key: String = "-", _ value: String) throws {
-            let (key, value) = (Array(key.utf8), Array(value.utf8))
-            let handle = try producer.topic(names[topic])
-            _ = try producer.produce(handle, partition: partition, key: key.span, value: value.span, tag: 0)
-            var failure: KafkaError?
-            _ = producer.flush(deadlineMs: 10_000) { failure = $0.error }
-            if let failure { throw failure }
-        }
-
-        func push(_ user: UserID, seq: Int, text: String = "hello", partition: Int32 = 0) throws {
-            let chat = ChatID(UUID(high: 5, low: 5))
-            try write(
-                .push, partition: partition,
-                #"{"user":"\#(user)","chat":"\#(chat)","count":1,"last":{"type":"message","chat":"\#(chat)","seq":\#(seq),"from":"\#(UserID(UUID(high: 9, low: 9)))","text":"\#(text)"}}"#
-            )
-        }
-
-        func start(_ url: String, _ more: [String] = []) throws -> FanoutProcess {
-            try FanoutProcess(
-                [
-                    "push", "--kafka", kafka.address, "--topic-prefix", prefix, "--webhook", url, "--webhook-secret",
-                    "s3cret", "--window", "200ms",
-                    "--kafka-property", "session.timeout.ms=6000",
-                ]
-                    + more)
-        }
-
-        /// The values of a topic from its beginning, as many as there are once `count` have come.
-        func read(_ topic: Topic, count: Int) throws -> [String] {
-            let consumer = try Consumer(KafkaConfiguration(bootstrapServers: kafka.address), ConsumerOptions())
-            try consumer.assign((0..<2).map { PartitionStart(TopicPartition(names[topic], $0), at: .beginning) })
-            var values: [String] = []
-            _ = eventually {
-                let batch = consumer.poll(timeoutMs: 50)
-                for index in 0..<batch.count {
-                    if let value = batch[index].value { values.append(String(showing: value)) }
-                }
-                return values.count >= count
-            }
-            return values
-        }
-
-        func committed(partition: Int32) throws -> Int64? {
-            let consumer = try Consumer(
-                KafkaConfiguration(bootstrapServers: kafka.address), ConsumerOptions(groupID: names.group("push")))
-            return try consumer.committed([TopicPartition(names[.push], partition)]).first.flatMap { $0?.offset }
-        }
-    }
-
     @Test func `messages gather into one signed notice, and are committed behind it`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+        let (log, webhook) = (try PushLog(), try Webhook())
         let user = UserID.random()
         for seq in 1...5 { try log.push(user, seq: seq, text: "text \(seq)") }
         let push = try log.start(webhook.url("/ok"))
@@ -95,7 +27,7 @@ import Wire
     }
 
     @Test func `a webhook that is unwell is tried again, with the same key`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+        let (log, webhook) = (try PushLog(), try Webhook())
         try log.push(.random(), seq: 1)
         let push = try log.start(webhook.url("/flaky"))
         #expect(eventually { webhook.calls.count == 3 }, "\(push.text)")
@@ -104,7 +36,7 @@ import Wire
     }
 
     @Test func `Retry-After is honoured`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+        let (log, webhook) = (try PushLog(), try Webhook())
         try log.push(.random(), seq: 1)
         let push = try log.start(webhook.url("/later"))
         #expect(eventually { webhook.calls.count == 2 }, "\(push.text)")
@@ -112,20 +44,52 @@ import Wire
         #expect(calls.count == 2 && calls[1].at - calls[0].at >= 1)
     }
 
-    @Test(arguments: ["/refuses", "/redirects", "/garbage", "/hangs"])
-    func `what cannot be told goes to the dead letters with its reason`(path: String) throws {
-        let (log, webhook) = (try Log(), try Webhook())
+    @Test(arguments: [
+        ("/refuses", "HTTP 400"), ("/redirects", "HTTP 302"), ("/garbage", "2 attempts"), ("/hangs", "2 attempts"),
+        ("/large", "2 attempts"),
+    ])
+    func `what cannot be told goes to the dead letters, as the record it was and with its reason`(
+        path: String, reason: String
+    ) throws {
+        let (log, webhook) = (try PushLog(), try Webhook())
         let user = UserID.random()
         try log.push(user, seq: 1)
         let push = try log.start(webhook.url(path), ["--attempts-max", "2", "--webhook-timeout", "300ms"])
         let letters = try log.read(.pushDead, count: 1)
-        #expect(letters.count == 1 && letters[0].contains(user.description), "\(push.text)")
-        #expect(letters.first?.hasPrefix(#"{"reason":""#) == true)
+        try #require(letters.count == 1, "\(push.text)")
+        // Whoever writes it to chat.push again has it told again.
+        let record = try PushRecord(decoding: [UInt8](letters[0].utf8).span)
+        #expect(record.user == user && record.chat == PushLog.chat && record.count == 1)
+        let letter = try #require(
+            try JSONSerialization.jsonObject(with: Data(letters[0].utf8)) as? [String: Any])
+        #expect((letter["error"] as? String)?.contains(reason) == true, "\(letters[0])")
+        #expect((letter["attempts"] as? Int ?? 0) >= 1)
+        #expect(letter["notice"] as? String == webhook.calls.first?.key)
         #expect(try eventually { try log.committed(partition: 0) == 1 })
+        // A redirect is not followed: nobody but the webhook has seen the notice.
+        #expect(webhook.calls.allSatisfy { $0.path == path })
+    }
+
+    @Test func `a webhook with a certificate that nobody vouches for gets nothing`() throws {
+        let certificate = try SelfSigned()
+        defer { certificate.remove() }
+        let log = try PushLog()
+        let webhook = try Webhook(certificate: certificate.certificate, key: certificate.key)
+        let (first, second) = (UserID.random(), UserID.random())
+        try log.push(first, seq: 1)
+        let push = try log.start(webhook.url("/ok"), ["--attempts-max", "1"])
+        let letters = try log.read(.pushDead, count: 1)
+        #expect(letters.count == 1 && letters[0].lowercased().contains("certificate"), "\(letters) \(push.text)")
+        #expect(webhook.calls.isEmpty)
+        push.terminate()
+        // Trusted by name, it is told.
+        try log.push(second, seq: 2)
+        let trusting = try log.start(webhook.url("/ok"), ["--webhook-ca", certificate.certificate])
+        #expect(eventually { webhook.calls.map(\.user) == [second.description] }, "\(trusting.text)")
     }
 
     @Test func `a record that is none is rejected, and the next one is told`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+        let (log, webhook) = (try PushLog(), try Webhook())
         try log.write(.push, partition: 0, "{\"user\":5}")
         try log.push(.random(), seq: 1)
         let push = try log.start(webhook.url("/ok"))
@@ -135,22 +99,8 @@ import Wire
         #expect(try eventually { try log.committed(partition: 0) == 2 })
     }
 
-    @Test func `whoever comes online before the window ends is not told`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
-        let (came, stayed) = (UserID.random(), UserID.random())
-        try log.push(came, seq: 1)
-        try log.push(stayed, seq: 1)
-        try log.write(
-            .presence, partition: 0,
-            #"{"user":"\#(came)","status":"online","last_seen":\#(Int(Date().timeIntervalSince1970 * 1000))}"#)
-        let push = try log.start(webhook.url("/ok"), ["--window", "2s"])
-        #expect(eventually { webhook.calls.count >= 1 }, "\(push.text)")
-        #expect(try eventually { try log.committed(partition: 0) == 2 })
-        #expect(webhook.calls.compactMap { $0.object["user"] as? String } == [stayed.description])
-    }
-
     @Test func `killed and started again, everybody is told, repeats under the same key`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+        let (log, webhook) = (try PushLog(), try Webhook())
         var generator = SeededGenerator.announced("push kills")
         let users = (0..<60).map { _ in UserID.random() }
         for (index, user) in users.enumerated() { try log.push(user, seq: index, partition: Int32(index % 2)) }
@@ -167,16 +117,28 @@ import Wire
             "\(push.text)")
         let calls = webhook.calls
         #expect(Set(calls.compactMap { $0.object["user"] as? String }) == Set(users.map(\.description)))
-        // One key a person: whoever was told twice can tell that it is the same notice.
+        // One key a person, since nothing new came: whoever was told twice can tell that it is the same notice.
         #expect(Set(calls.map(\.key)).count == users.count)
     }
 
-    @Test func `a dry run prints and sends nothing`() throws {
-        let (log, webhook) = (try Log(), try Webhook())
+    @Test func `a dry run prints, and leaves everything to the one who sends`() throws {
+        let (log, webhook) = (try PushLog(), try Webhook())
         let user = UserID.random()
         try log.push(user, seq: 1)
-        let push = try log.start(webhook.url("/ok"), ["--dry-run"])
-        #expect(push.waitForOutput(#""user":"\#(user)""#), "\(push.text)")
+        try log.write(.push, partition: 1, "no JSON")
+        let dry = try log.start(webhook.url("/ok"), ["--dry-run"])
+        #expect(dry.waitForOutput(#""user":"\#(user)""#), "\(dry.text)")
+        #expect(dry.waitForOutput("would be rejected"), "\(dry.text)")
+        #expect(dry.terminate() == 0)
         #expect(webhook.calls.isEmpty)
+        #expect(try log.committed(partition: 0) == nil)
+        // Nor has it joined the group: the one who sends has its partitions at once, and tells.
+        let watching = try log.start(webhook.url("/ok"), ["--dry-run"])
+        #expect(watching.waitForOutput(#""user":"\#(user)""#), "\(watching.text)")
+        let push = try log.start(webhook.url("/ok"))
+        #expect(eventually { webhook.calls.map(\.user) == [user.description] }, "\(push.text)")
+        #expect(try log.read(.rejected, count: 1).count == 1)
+        #expect(try eventually { try log.committed(partition: 0) == 1 })
+        #expect(watching.isRunning)
     }
 }

@@ -1,40 +1,5 @@
 public import Wire
 
-/// Where a record of `chat.push` stands; it may be committed once all that it led to is settled.
-public struct RecordPosition: Hashable, Sendable {
-    public let partition: Int32
-    public let offset: Int64
-
-    public init(partition: Int32, offset: Int64) {
-        self.partition = partition
-        self.offset = offset
-    }
-}
-
-/// What one person is to be told: everything that has gathered in their chats.
-public struct Notice: Equatable, Sendable {
-    public struct ChatPart: Equatable, Sendable {
-        public let chat: ChatID
-        public internal(set) var count: Int64
-        /// The newest message's event, as raw JSON.
-        public internal(set) var last: [UInt8]
-        public internal(set) var lastSeq: Int64
-        var records: [RecordPosition]
-    }
-
-    public let user: UserID
-    public internal(set) var chats: [ChatPart]
-
-    public var records: [RecordPosition] { chats.flatMap(\.records) }
-    public var count: Int64 { chats.reduce(0) { $0 + $1.count } }
-
-    /// Names this notice for ever: a repeat after a crash is made of the same first record, so its receiver can tell.
-    public var idempotencyKey: String {
-        let first = records.min { ($0.partition, $0.offset) < ($1.partition, $1.offset) }
-        return "\(user)/\(first?.partition ?? 0)/\(first?.offset ?? 0)"
-    }
-}
-
 /// Gathers what people without a session have missed, so that ten messages are one notification: a window after the
 /// first message, and then at most one notification each `perUserMs` unless the person is mentioned. Pure: the caller
 /// brings records, presence and the time, and sends what is due.
@@ -48,7 +13,7 @@ public struct Coalescer {
         public init() {}
     }
 
-    fileprivate struct Waiting {
+    private struct Waiting {
         var notice: Notice
         var dueMs: Int64
     }
@@ -56,7 +21,8 @@ public struct Coalescer {
     public let options: Options
     private var waiting: [UserID: Waiting] = [:]
     private var due = Heap()
-    private var underWay: Set<UserID> = []
+    /// Whose notice is under way, and what it holds in memory.
+    private var underWay: [UserID: Int] = [:]
     /// Who has been told recently, and until when they are left alone; in the order in which that ends.
     private var quietUntil: [UserID: Int64] = [:]
     private var quietOrder: [(untilMs: Int64, user: UserID)] = []
@@ -68,24 +34,31 @@ public struct Coalescer {
 
     /// People who wait for their notice or have one under way.
     public var count: Int { waiting.count + underWay.count }
+    /// About what their notices take in memory.
+    public private(set) var bytes = 0
 
-    public mutating func add(
-        user: UserID, chat: ChatID, count: Int64, last: [UInt8], lastSeq: Int64, isMention: Bool,
-        record: RecordPosition, nowMs: Int64
-    ) {
-        let part = Notice.ChatPart(chat: chat, count: count, last: last, lastSeq: lastSeq, records: [record])
+    public mutating func add(_ part: Notice.ChatPart, for user: UserID, nowMs: Int64) {
         let soonest = nowMs + options.windowMs
-        guard waiting[user] != nil else {
-            let dueMs = isMention ? soonest : max(soonest, quietUntil[user] ?? 0)
-            waiting[user] = Waiting(notice: Notice(user: user, chats: [part]), dueMs: dueMs)
+        guard var entry = waiting.removeValue(forKey: user) else {
+            let notice = Notice(user: user, chats: [part])
+            let dueMs = part.isMention ? soonest : max(soonest, quietUntil[user] ?? 0)
+            bytes += notice.bytes
+            waiting[user] = Waiting(notice: notice, dueMs: dueMs)
             due.push(dueMs, user)
             return
         }
-        waiting[user]?.add(part)
-        if isMention, let dueMs = waiting[user]?.dueMs, dueMs > soonest {
-            waiting[user]?.dueMs = soonest
+        bytes -= entry.notice.bytes
+        if let index = entry.notice.chats.firstIndex(where: { $0.chat == part.chat }) {
+            entry.notice.chats[index].add(part)
+        } else {
+            entry.notice.chats.append(part)
+        }
+        bytes += entry.notice.bytes
+        if part.isMention, entry.dueMs > soonest {
+            entry.dueMs = soonest
             due.push(soonest, user)
         }
+        waiting[user] = entry
     }
 
     /// The notices that are due, at most `limit`. Each is under way until `finish` is called for its user.
@@ -96,12 +69,10 @@ public struct Coalescer {
             due.pop()
             // An entry that was cancelled or moved forward has another time, or none.
             guard let entry = waiting[next.user], entry.dueMs == next.dueMs else { continue }
-            if underWay.contains(next.user) {
-                // Its turn comes when the notice under way is settled.
-                continue
-            }
+            // Its turn comes when the notice under way is settled.
+            if underWay[next.user] != nil { continue }
             waiting[next.user] = nil
-            underWay.insert(next.user)
+            underWay[next.user] = entry.notice.bytes
             taken.append(entry.notice)
         }
         return taken
@@ -109,41 +80,46 @@ public struct Coalescer {
 
     /// The notice under way is settled, told or given up. `wasTold` begins the person's quiet time.
     public mutating func finish(_ user: UserID, wasTold: Bool, nowMs: Int64) {
-        underWay.remove(user)
+        bytes -= underWay.removeValue(forKey: user) ?? 0
         if wasTold {
             quietUntil[user] = nowMs + options.perUserMs
             quietOrder.append((nowMs + options.perUserMs, user))
         }
-        guard var entry = waiting[user] else { return }
-        entry.dueMs = max(entry.dueMs, quietUntil[user] ?? 0)
+        guard var entry = waiting.removeValue(forKey: user) else { return }
+        // Who was mentioned meanwhile is not left alone, now as little as when nothing was under way.
+        if !entry.notice.isMention { entry.dueMs = max(entry.dueMs, quietUntil[user] ?? 0) }
         waiting[user] = entry
         due.push(entry.dueMs, user)
     }
 
-    /// The person is online: what waits for them is settled without a notice.
-    public mutating func cancel(_ user: UserID) -> [RecordPosition] {
-        waiting.removeValue(forKey: user)?.notice.records ?? []
+    /// The person was seen with a session at `seenMs`: whatever waits from before then has reached them.
+    public mutating func cancel(_ user: UserID, seenMs: Int64) -> [RecordPosition] {
+        drop(of: user) { $0.newestMs < seenMs }
     }
 
-    /// The person has read a chat up to `seq` elsewhere.
+    /// The person has a chat up to `seq` elsewhere: read there, or delivered to a device.
     public mutating func read(_ user: UserID, chat: ChatID, seq: Int64) -> [RecordPosition] {
-        guard var entry = waiting[user],
-            let index = entry.notice.chats.firstIndex(where: { $0.chat == chat && $0.lastSeq <= seq })
-        else { return [] }
-        let settled = entry.notice.chats.remove(at: index).records
-        waiting[user] = entry.notice.chats.isEmpty ? nil : entry
+        drop(of: user) { $0.chat == chat && $0.lastSeq <= seq }
+    }
+
+    private mutating func drop(of user: UserID, _ isDropped: (Notice.ChatPart) -> Bool) -> [RecordPosition] {
+        guard var entry = waiting[user] else { return [] }
+        let before = entry.notice.bytes
+        let (kept, settled) = entry.notice.without(isDropped)
+        guard !settled.isEmpty else { return [] }
+        entry.notice = kept
+        waiting[user] = kept.chats.isEmpty ? nil : entry
+        bytes += (kept.chats.isEmpty ? 0 : kept.bytes) - before
         return settled
     }
 
     /// A partition went to another process, which starts from the committed offset and gathers anew.
     public mutating func remove(partition: Int32) {
         for (user, entry) in waiting where entry.notice.records.contains(where: { $0.partition == partition }) {
+            bytes -= entry.notice.bytes
             waiting[user] = nil
         }
     }
-
-    /// When there is next something to do, or `nil`.
-    public var nextDueMs: Int64? { due.first?.dueMs }
 
     private mutating func forgetQuiet(_ nowMs: Int64) {
         while quietStart < quietOrder.count, quietOrder[quietStart].untilMs <= nowMs {
@@ -154,22 +130,6 @@ public struct Coalescer {
         if quietStart > 1024, quietStart * 2 > quietOrder.count {
             quietOrder.removeFirst(quietStart)
             quietStart = 0
-        }
-    }
-}
-
-extension Coalescer.Waiting {
-    fileprivate mutating func add(_ part: Notice.ChatPart) {
-        guard let index = notice.chats.firstIndex(where: { $0.chat == part.chat }) else {
-            notice.chats.append(part)
-            return
-        }
-        notice.chats[index].count += part.count
-        notice.chats[index].records += part.records
-        // A replayed older record must not bring an older preview back.
-        if part.lastSeq >= notice.chats[index].lastSeq {
-            notice.chats[index].last = part.last
-            notice.chats[index].lastSeq = part.lastSeq
         }
     }
 }

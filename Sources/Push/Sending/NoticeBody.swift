@@ -1,0 +1,93 @@
+public import Store
+public import Wire
+
+/// What a receiver gets. Documented in docs/push.md; fields are only ever added.
+///
+///     {"id":"…","user":"…","count":3,"ts":1700000000000,
+///      "chats":[{"chat":"…","count":3,"new":2,"seq":120,"from":"…","preview":"the newest text"}],
+///      "devices":[{"device":"…","provider":"fcm","token":"…"}]}
+public enum NoticeBody {
+    public static let previewScalarsMax = 160
+
+    /// - Parameters:
+    ///   - devices: the tokens by which the webhook's own receivers know the person's devices.
+    ///   - chatsMax: lists only so many, the newest; the counts are those of the whole notice.
+    public static func write(
+        _ notice: Notice, devices: [PushDevices.Token] = [], showsPreview: Bool, chatsMax: Int = .max, nowMs: Int64,
+        to json: inout JSONWriter
+    ) {
+        json.object { json in
+            json.field("id", notice.idempotencyKey)
+            json.field("user", notice.user)
+            json.field("count", notice.count)
+            json.field("ts", nowMs)
+            json.name("chats")
+            json.array { json in
+                for part in notice.chats.suffix(chatsMax) {
+                    json.object { write(part, showsPreview: showsPreview, to: &$0) }
+                }
+            }
+            guard !devices.isEmpty else { return }
+            json.name("devices")
+            json.array { json in
+                for device in devices {
+                    json.object {
+                        $0.field("device", device.device)
+                        $0.field("provider", device.provider)
+                        $0.field("token", device.token)
+                    }
+                }
+            }
+        }
+    }
+
+    private static func write(_ part: Notice.ChatPart, showsPreview: Bool, to json: inout JSONWriter) {
+        let event = LastEvent(part.last)
+        json.field("chat", part.chat)
+        json.field("count", part.count)
+        json.field("new", part.gathered)
+        json.field("seq", part.lastSeq)
+        if let from = event.from { json.field("from", from) }
+        if showsPreview, let text = event.text { json.field("preview", preview(text)) }
+    }
+
+    /// The beginning of a text, cut between characters.
+    static func preview(_ text: String) -> String {
+        guard text.unicodeScalars.count > previewScalarsMax else { return text }
+        return String(text.prefix(previewScalarsMax)) + "…"
+    }
+}
+
+/// What a notice needs of a `message` event.
+public struct LastEvent: Sendable {
+    public private(set) var from: UserID?
+    public private(set) var text: String?
+    public private(set) var seq: Int64 = 0
+
+    private enum Field: String, CaseIterable { case from, text, seq }
+    private static let fields = JSONFields<Field>()
+
+    /// An event that lacks a field, or has it in another form, is shown without it: it has been delivered elsewhere.
+    public init(_ bytes: [UInt8]) {
+        do throws(JSONError) {
+            var reader = JSONReader(bytes.span)
+            try reader.beginObject()
+            while let name = try reader.nextField() {
+                switch Self.fields.find(name, in: bytes.span) {
+                case .from: from = try reader.readID()
+                case .text: text = try reader.readText()
+                case .seq: seq = try reader.readInt()
+                case nil: try reader.skipValue()
+                }
+            }
+        } catch {
+            return
+        }
+    }
+
+    /// Clients write a mention as `@` and the person's id.
+    public func mentions(_ user: UserID) -> Bool {
+        guard let text else { return false }
+        return text.contains("@\(user)")
+    }
+}

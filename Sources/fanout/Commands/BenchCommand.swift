@@ -26,7 +26,7 @@ extension Command {
             Option("rate", .integer(1...10_000_000), "load: messages a second over all chats, at scheduled times"),
             Option("window", .integer(1...100_000), "load: messages of each chat under way, instead of a rate"),
             Option("text-bytes", .integer(1...10_000), "load: the size of a message's text"),
-            Option("messages", .integer(1...1_000_000_000), "kafka, history: how many"),
+            Option("messages", .integer(1...1_000_000_000), "kafka, history: how many; push: people to tell"),
             Option("up", .integer(1...Int.max), "chaos: the process id of the fanout up to strike"),
             Option("seed", .integer(0...Int.max), "chaos: where chance begins; a fresh one else"),
             Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
@@ -52,7 +52,7 @@ struct BenchRun: Sendable {
     let run: @Sendable (Invocation) throws -> ExitCode
 
     static let all: [BenchRun] = [
-        load, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, lag, json,
+        load, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, push, lag, json,
     ]
 
     private static func target(_ options: Options) throws -> LoadTarget {

@@ -42,6 +42,10 @@ final class Transfer {
 
     /// Why the request cannot be made, or `nil`.
     func configure(_ options: HTTPClient.Options) -> HTTPError? {
+        // Checked here, because libcurl says of an answer that is no HTTP too that it does not know the protocol.
+        guard request.url.hasPrefix("https://") || request.url.hasPrefix("http://") else {
+            return HTTPError(.badRequest, "only http and https URLs are called")
+        }
         for (name, value) in request.headers {
             let text = "\(name): \(value)"
             guard !name.isEmpty, text.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else {
@@ -166,7 +170,7 @@ final class Transfer {
 
     private static func meaning(of code: CURLcode) -> HTTPError.Code {
         switch code {
-        case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: .badRequest
+        case CURLE_URL_MALFORMAT: .badRequest
         case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY: .resolve
         case CURLE_COULDNT_CONNECT: .connect
         case CURLE_OPERATION_TIMEDOUT: .timeout

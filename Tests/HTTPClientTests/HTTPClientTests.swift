@@ -101,6 +101,7 @@ private final class CannedServer: StreamDelegate {
     @Test(arguments: [
         ("\u{0}\u{1} not HTTP at all\r\n\r\n", HTTPError.Code.protocolError),
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", .protocolError),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", .protocolError),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + String(repeating: "x", count: 2000), .tooLarge),
         (
             "HTTP/1.1 200 OK\r\n" + (0..<300).map { "X-\($0): y\r\n" }.joined() + "Content-Length: 0\r\n\r\n",

@@ -2,7 +2,7 @@
 
     .venv/bin/python ops/check.py NAME=HOST:PORT … [--write]
 
-Scrapes each stage's /metrics (NAME is chat, cdc, join, delivery, history, push or lag) with a real Prometheus, then
+Scrapes each stage's /metrics (NAME is chat, cdc, join, delivery, history, push, lag or broker) with a real Prometheus, then
 checks that promtool finds nothing wrong with them, that docs/metrics.md lists each of them and no other (--write makes
 it so), and that every query of the dashboard and of the rules is accepted and asks only for metrics that there are.
 """
@@ -20,7 +20,7 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIST = os.path.join(ROOT, "docs", "metrics.md")
-STAGES = ["chat", "cdc", "join", "delivery", "history", "push", "lag"]
+STAGES = ["chat", "cdc", "join", "delivery", "history", "push", "lag", "broker"]
 problems = []
 
 

@@ -47,8 +47,10 @@ public struct BrokerConfiguration: Sendable {
     /// Of one fetch, whatever it asks for.
     public var fetchBytesMax = 1 << 20
     public var connectionsMax = 10_000
-    /// Log files that are open at once.
-    public var openFilesMax = 1024
+    /// Of requests and answers, in all connections together.
+    public var heldBytesMax = 512 << 20
+    /// Log files that are open at once, but never more than half of what the process may open: the rest is for connections.
+    public var openFilesMax = 8192
     /// A journal file is checkpointed and used again at this size.
     public var journalBytes = 64 << 20
     public var retentionCheckMs = 30_000

@@ -6,17 +6,19 @@ internal import System
 public final class BrokerServer: Sendable {
     /// The port it listens on, also when the kernel chose it.
     public let boundPort: Int
-    private let thread: LoopThread
-    private let core: LoopBound<BrokerCore>
+    let thread: LoopThread
+    let core: LoopBound<BrokerCore>
     private let isStopped = Mutex(false)
 
     /// Opens the data directory, recovers it, and listens.
-    public init(_ configuration: BrokerConfiguration, log: Log = .none) throws(BrokerError) {
+    public init(
+        _ configuration: BrokerConfiguration, log: Log = .none, metrics: Metrics = Metrics()
+    ) throws(BrokerError) {
         try Self.checkAddress(configuration)
         let handover = Handover<(Int, LoopBound<BrokerCore>)>()
         do {
             thread = try LoopThread.start(name: "broker") { (loop: EventLoop) throws(BrokerError) in
-                let core = try BrokerCore(configuration, log: log, loop: loop)
+                let core = try BrokerCore(configuration, log: log, metrics: BrokerMetrics(metrics), loop: loop)
                 do throws(SystemError) {
                     let listener = try Listener(on: loop, host: configuration.host, port: configuration.port) {
                         [unowned core] in core.accept($0)

@@ -32,3 +32,4 @@ static inline int fanout_fallocate_keep_size(int fd, off_t offset, off_t count) 
 }
 
 #include "spawn.h"
+#include "crc32c.h"

@@ -10,9 +10,8 @@
 //   (`rd_kafka_consume_batch*`) may lose messages around a seek, pause or rebalance in 2.0.2.
 // - A rebalance holds the group's other members until it is answered.
 // - Polling *any* queue of the client resets `max.poll.interval.ms`, so the group does not notice a member that polls
-//   but makes no progress. `watch` is for that.
+//   but makes no progress: `fanout lag` does (STALLED).
 internal import CRdKafka
-internal import Synchronization
 
 @safe
 public final class Consumer {
@@ -25,8 +24,6 @@ public final class Consumer {
     private var batchesAlive = 0
     private var isClosed = false
     private var mustAnswer: ConsumerEvent?
-    /// Tells other threads whether this consumer makes progress.
-    public let watch = ConsumerWatch()
 
     public init(
         _ configuration: KafkaConfiguration, _ options: ConsumerOptions, log: KafkaLogSink? = nil
@@ -83,7 +80,6 @@ public final class Consumer {
             preconditionFailure("poll before the answer to \(event): assign or unassign first")
         }
         var batch = MessageBatch(capacity: maxMessages, self)
-        watch.polled()
         // Cleared before the queue is emptied: what arrives later signals again.
         wake.clear()
         var timeout = Int32(clamping: timeoutMs)
@@ -162,10 +158,7 @@ public final class Consumer {
 
     func batchBegan() { batchesAlive += 1 }
 
-    func batchEnded() {
-        batchesAlive -= 1
-        watch.finished()
-    }
+    func batchEnded() { batchesAlive -= 1 }
 
     // MARK: Assignment
 

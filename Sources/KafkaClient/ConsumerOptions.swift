@@ -12,7 +12,7 @@ public struct ConsumerOptions: Sendable {
     public var sessionTimeoutMs = 10_000
     public var heartbeatIntervalMs = 3_000
     /// The group takes the partitions away from a member which has not polled for this long. Polling any queue of
-    /// the client counts as polling (librdkafka 2.0.2), so a stage watches its own progress too: `Consumer.watch`.
+    /// the client counts as polling (librdkafka 2.0.2), so a stage that polls and is stuck keeps them.
     public var pollIntervalMaxMs = 300_000
     /// The broker answers a fetch once it has this much, or after `fetchWaitMs`.
     public var fetchBytesMin = 1

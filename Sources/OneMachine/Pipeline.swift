@@ -5,7 +5,7 @@ import System
 ///
 /// Secrets go by environment, never by argument: other users of the machine can read the arguments of every process.
 struct Pipeline {
-    static let metricNames = ["cdc", "join", "delivery", "history", "push", "lag"]
+    static let metricNames = ["broker", "cdc", "join", "delivery", "history", "push", "lag"]
 
     let configuration: OneMachineConfiguration
     let ports: Ports
@@ -42,7 +42,8 @@ struct Pipeline {
         chat += ["--name", "chat-1", "--drain", "200ms"]
         if hasDemoPeople { chat += ["--demo-users", demoUsersFile] }
         if let web = configuration.web { chat += ["--web", web] }
-        for (name, port) in ports.metrics.merging(["ingest": ports.chat], uniquingKeysWith: { $1 }) {
+        for (name, port) in ports.metrics.merging(["ingest": ports.chat], uniquingKeysWith: { $1 })
+        where name != "broker" {
             chat += ["--stage", "\(name)=127.0.0.1:\(port)"]
         }
         return [

@@ -21,7 +21,9 @@ struct Ports: Sendable {
             ? 0 : try claims.claim(configuration.postgresPort, option: "--postgres-port", what: "Postgres")
         link = try claims.claimFree()
         var metrics: [String: UInt16] = [:]
-        for name in Pipeline.metricNames { metrics[name] = try claims.claimFree() }
+        for name in Pipeline.metricNames where name != "broker" || configuration.kafka == nil {
+            metrics[name] = try claims.claimFree()
+        }
         self.metrics = metrics
     }
 }

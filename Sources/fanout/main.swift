@@ -22,4 +22,6 @@ let frame = CommandLineFrame(
         .token,
         .demoTraffic,
     ])
+// A stage has a descriptor for each connection, the broker for each log file too. Children inherit it.
+CurrentProcess.raiseDescriptorLimit()
 CurrentProcess.exit(frame.run(CurrentProcess.arguments).rawValue)

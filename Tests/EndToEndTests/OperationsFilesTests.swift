@@ -87,7 +87,7 @@ import Testing
         try #require(system.waitForOutput("Ctrl-C stops", seconds: 90), "\(system.text)")
         let chat = try #require(system.text.firstMatch(of: /http:\/\/([0-9.:]+)\/metrics/)).1
         let stages = system.text.matches(of: /http:\/\/([0-9.:]+)\/metrics  ([a-z]+)/).map { "\($0.2)=\($0.1)" }
-        #expect(stages.count == 6)
+        #expect(stages.count == 7)
         let (status, text) = try WebClientTests.run(
             [".venv/bin/python", "ops/check.py", "chat=\(chat)"] + stages)
         print(text)

@@ -233,27 +233,6 @@ import Testing
         #expect(ContinuousClock.now - closing < .seconds(2))
     }
 
-    @Test func `a stage that polls but does not finish its batch is seen by its watch`() throws {
-        let cluster = try MockCluster()
-        try cluster.createTopic("t", partitions: 1)
-        try write(["a"], to: "t", cluster.configuration)
-        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
-        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
-        let watch = consumer.watch
-        #expect(watch.busyMs == 0)
-        do {
-            let batch = consumer.poll(timeoutMs: 5000)
-            #expect(batch.count <= 1)
-            let end = ContinuousClock.now + .seconds(5)
-            while watch.busyMs < 20, ContinuousClock.now < end {}
-            #expect(watch.busyMs >= 20)
-        }
-        #expect(watch.busyMs == 0)
-        let end = ContinuousClock.now + .seconds(5)
-        while watch.idleMs < 20, ContinuousClock.now < end {}
-        #expect(watch.idleMs >= 20)
-    }
-
     @Test func `a position that fell out of the log is an event when asked for`() throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)

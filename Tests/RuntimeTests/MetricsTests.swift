@@ -37,6 +37,27 @@ import Testing
         #expect(text.contains(#"latency_seconds_count{hop="a"} 6"#))
     }
 
+    @Test func `quotes and line ends are escaped also where a character joins them with what follows`() {
+        let metrics = Metrics()
+        _ = metrics.counter("a_total", "one\r\ntwo", ["name": "\"\u{301}x\r\ny\\\u{301}"])
+        let text = String(decoding: metrics.render(), as: UTF8.self)
+        let lines = text.utf8.split(separator: UInt8(ascii: "\n")).map { String($0) ?? "" }
+        #expect(
+            lines == [
+                "# HELP a_total one\r\\ntwo", "# TYPE a_total counter",
+                "a_total{name=\"\\\"\u{301}x\r\\ny\\\\\u{301}\"} 0",
+            ])
+    }
+
+    @Test func `ten thousand series are registered without looking at each other`() {
+        let metrics = Metrics()
+        let start = ContinuousClock.now
+        for index in 0..<10_000 { metrics.counter("many_total", "Many", ["n": "\(index)"]).add() }
+        // Looking at all earlier ones takes a minute.
+        #expect(ContinuousClock.now - start < .seconds(20))
+        #expect(String(decoding: metrics.render(), as: UTF8.self).utf8.count { $0 == UInt8(ascii: "\n") } == 10_002)
+    }
+
     @Test func `quantiles are within 7 percent of the truth`() {
         let histogram = Histogram()
         for us in 1...100_000 { histogram.record(ns: UInt64(us) * 1000) }

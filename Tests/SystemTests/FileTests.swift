@@ -23,18 +23,6 @@ import Testing
         try file.synchronize()
     }
 
-    @Test func `a gathered write of thousands of arrays, empty ones too, is their concatenation`() throws {
-        defer { cleanUp() }
-        let file = try File(directory + "/data", .readWrite, create: .truncate)
-        let arrays = (0..<3000).map { index in [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: index % 5) }
-        try file.write(gathering: arrays, at: 3)
-        let expected = [UInt8](repeating: 0, count: 3) + arrays.joined()
-        #expect(try file.read(at: 0, count: expected.count + 1) == expected)
-        try file.write(gathering: [], at: 0)
-        try file.write(gathering: [[], []], at: 0)
-        #expect(try Int(file.size) == expected.count)
-    }
-
     @Test func `space kept in advance does not show in the size`() throws {
         defer { cleanUp() }
         let file = try File(directory + "/data", .write, create: .exclusive)

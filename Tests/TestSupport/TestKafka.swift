@@ -31,6 +31,7 @@ public final class TestKafka: Sendable {
         configuration.port = 0
         configuration.defaultPartitions = partitions
         configuration.journalBytes = 8 << 20
+        configuration.retentionCheckMs = 1000
         let server = try BrokerServer(configuration)
         return TestKafka(address: "127.0.0.1:\(server.boundPort)", server: server, directory: directory)
     }

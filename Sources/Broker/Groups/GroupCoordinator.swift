@@ -9,6 +9,7 @@ struct GroupCoordinator {
 
     private(set) var groups: [String: Group] = [:]
     private let limits: Limits
+    private static let namePrefixMax = 255
     private var nextMember: UInt64
     private let incarnation: UInt64
 
@@ -78,8 +79,9 @@ struct GroupCoordinator {
 
     private mutating func newMemberID(_ request: JoinRequest) -> String {
         nextMember += 1
-        let prefix = request.instance ?? (request.clientID.isEmpty ? "member" : request.clientID)
-        return "\(prefix)-\(String(incarnation, radix: 16))-\(nextMember)"
+        let name = request.instance ?? (request.clientID.isEmpty ? "member" : request.clientID)
+        // A name of any length is allowed, and so must be what is made of it.
+        return "\(name.prefix(utf8Bytes: Self.namePrefixMax))-\(String(incarnation, radix: 16))-\(nextMember)"
     }
 
     private func admit(

@@ -46,26 +46,36 @@ final class GroupService {
         var bytes: [UInt8] = []
         while place < offsetsLog.endOffset {
             bytes.removeAll(keepingCapacity: true)
-            guard try offsetsLog.read(from: place, maxBytes: 1 << 20, atLeastOne: true, into: &bytes) > 0 else { break }
+            guard try offsetsLog.read(from: place, maxBytes: 1 << 20, atLeastOne: true, into: &bytes).bytes > 0 else {
+                break
+            }
             var start = 0
             while let batch = try? RecordBatch(header: bytes.span.extracting(start..<bytes.count)) {
-                try apply(bytes.span.extracting(start + RecordBatch.headerSize..<start + batch.size))
+                apply(bytes.span.extracting(start + RecordBatch.headerSize..<start + batch.size))
                 start += batch.size
                 place = batch.nextOffset
             }
         }
     }
 
-    private func apply(_ records: Span<UInt8>) throws(BrokerError) {
+    private func apply(_ records: Span<UInt8>) {
         var position = 0
         while let record = Record(records, at: position) {
             position = record.range.upperBound
             guard let key = record.key else { continue }
             let known: GroupRecord?
-            if let value = record.value {
-                known = try GroupRecord(key: records.extracting(key), value: records.extracting(value))
-            } else {
-                known = try GroupRecord(key: records.extracting(key), value: nil)
+            do throws(BrokerError) {
+                if let value = record.value {
+                    known = try GroupRecord(key: records.extracting(key), value: records.extracting(value))
+                } else {
+                    known = try GroupRecord(key: records.extracting(key), value: nil)
+                }
+            } catch {
+                // One record must not keep all groups, and the broker with them, from coming back.
+                log.error(
+                    "passed over a record of \(Topic.offsetsName) that cannot be read",
+                    ["reason": .string(error.description)])
+                continue
             }
             switch known {
             case .offset(let group, let place, let committed):
@@ -87,7 +97,9 @@ final class GroupService {
         for record in records { builder.add(key: record.key, value: record.value(nowMs: loop.nowMs)) }
         let batch = builder.batch()
         do throws(BrokerError) {
-            guard let header = try? RecordBatch(header: batch.span) else { return }
+            guard let header = try? RecordBatch(header: batch.span) else {
+                return done(BrokerError(.storage, "a record of \(Topic.offsetsName) is too large"))
+            }
             _ = try commits.append(batch.span, header, to: offsetsLog)
             commits.whenDurable(done)
         } catch {

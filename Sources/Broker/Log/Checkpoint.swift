@@ -1,3 +1,4 @@
+internal import System
 import Wire
 
 /// What start-up need not find out again: for every partition with data, up to where its files were verified and

@@ -166,6 +166,7 @@ struct Compaction: Sendable {
         var kept: [UInt8] = []
         kept.reserveCapacity(records.count)
         var count: Int32 = 0
+        var newestDelta = Int64.min
         var position = 0
         while let record = Record(records.span, at: position) {
             position = record.range.upperBound
@@ -176,18 +177,22 @@ struct Compaction: Sendable {
             }
             kept.append(records.span.extracting(record.range))
             count += 1
+            newestDelta = max(newestDelta, record.timestampDelta)
         }
         outcome.recordsRead += Int(batch.recordCount)
         outcome.recordsKept += Int(count)
         if count == batch.recordCount { return bytes }
         guard count > 0 else { return nil }
-        return try batch.rebuilt(from: bytes, records: kept, count: count)
+        let maxTimestamp = batch.usesLogAppendTime ? batch.maxTimestamp : batch.baseTimestamp &+ newestDelta
+        return try batch.rebuilt(from: bytes, records: kept, count: count, maxTimestamp: maxTimestamp)
     }
 }
 
 extension RecordBatch {
-    /// The batch with other records in it, compressed as before; offsets and times stay.
-    fileprivate func rebuilt(from bytes: [UInt8], records: [UInt8], count: Int32) throws(BrokerError) -> [UInt8] {
+    /// The batch with fewer records in it, compressed as before; their offsets and times stay.
+    fileprivate func rebuilt(
+        from bytes: [UInt8], records: [UInt8], count: Int32, maxTimestamp: Int64
+    ) throws(BrokerError) -> [UInt8] {
         var batch = Array(bytes[..<Self.headerSize])
         do throws(SystemError) {
             batch += try codec?.compress(records) ?? records
@@ -195,6 +200,7 @@ extension RecordBatch {
             throw BrokerError(.storage, "cannot compress a batch", cause: error)
         }
         batch.setBigEndian(Int32(batch.count - Self.lengthOverhead), at: 8)
+        batch.setBigEndian(maxTimestamp, at: 35)
         batch.setBigEndian(count, at: 57)
         batch.setBigEndian(CRC32C.checksum(batch.span.extracting(21..<batch.count)), at: 17)
         return batch
@@ -208,7 +214,7 @@ extension PartitionLog {
         // Committed, closed, and old enough.
         let closed = segments.dropLast().prefix { segment in
             segment.nextOffset <= committed.offset
-                && (config.minCompactionLagMs == 0 || nowMs - segment.loadMaxTimestamp() >= config.minCompactionLagMs)
+                && (config.minCompactionLagMs == 0 || age(of: segment, nowMs) >= config.minCompactionLagMs)
         }
         guard !closed.isEmpty else { return nil }
         let total = closed.reduce(0) { $0 + $1.size }
@@ -216,7 +222,7 @@ extension PartitionLog {
         let tombstonesAreDue = tombstones.map { nowMs - $0.sinceMs >= config.deleteRetentionMs } ?? false
         let isOverdue = closed.contains { segment in
             segment.nextOffset > cleanedOffset && config.maxCompactionLagMs != .max
-                && nowMs - segment.loadMaxTimestamp() >= config.maxCompactionLagMs
+                && age(of: segment, nowMs) >= config.maxCompactionLagMs
         }
         let isWorthIt = dirty > 0 && Double(dirty) >= Double(total) * config.minCleanableDirtyRatio
         guard isWorthIt || isOverdue || tombstonesAreDue else { return nil }
@@ -225,6 +231,11 @@ extension PartitionLog {
                 .init(path: $0.logPath, baseOffset: $0.baseOffset, nextOffset: $0.nextOffset, size: $0.size)
             }, cleanedOffset: cleanedOffset, tombstoneLimit: tombstonesAreDue ? tombstones?.below ?? 0 : 0,
             segmentBytes: config.segmentBytes)
+    }
+
+    /// A segment that cannot be read is left for its reader to report.
+    private func age(of segment: Segment, _ nowMs: Int64) -> Int64 {
+        (try? maxTimestamp(of: segment)).map { nowMs - $0 } ?? 0
     }
 
     /// Puts the result of a pass in place. What has changed meanwhile (retention, deleted records) is left as it is.

@@ -137,19 +137,25 @@ final class PartitionLog {
 
     // MARK: Reading
 
+    /// What a reader was given: whole batches, and whether there are more behind them.
+    struct Reading {
+        var bytes = 0
+        var isCutShort = false
+    }
+
     /// Appends whole committed batches from `offset` on, `maxBytes` of them at most but always one if `atLeastOne`.
-    /// How many bytes; 0 at the log's end.
+    /// Nothing at the log's end.
     func read(
         from offset: Int64, maxBytes: Int, atLeastOne: Bool, into output: inout [UInt8]
-    ) throws(BrokerError) -> Int {
-        guard let place = try locate(offset) else { return 0 }
+    ) throws(BrokerError) -> Reading {
+        guard let place = try locate(offset) else { return Reading() }
         let (segment, position) = place
         let limit = committedSize(of: segment)
-        guard position < limit else { return 0 }
+        guard position < limit else { return Reading() }
         let file = try files.file(of: segment)
         var count = min(maxBytes, limit - position)
         if count < RecordBatch.headerSize {
-            guard atLeastOne else { return 0 }
+            guard atLeastOne else { return Reading(isCutShort: true) }
             count = min(RecordBatch.headerSize, limit - position)
         }
         let start = output.count
@@ -171,19 +177,14 @@ final class PartitionLog {
         }
         output.removeLast(output.count - start - whole)
         if whole > 0 { remember(LogPosition(offset: next, segment: segment.baseOffset, position: position + whole)) }
-        return whole
+        return Reading(bytes: whole, isCutShort: next < committed.offset)
     }
 
     private func append(
         _ count: Int, of file: SharedFile, _ segment: Segment, at position: Int, to output: inout [UInt8]
     ) throws(BrokerError) {
-        // The read fills memory that is initialized first; zeroing costs a fraction of the copy.
-        let start = output.count
-        output.append(contentsOf: repeatElement(0, count: count))
         do throws(SystemError) {
-            var whole = output.mutableSpan
-            var space = whole._mutatingExtracting(start..<start + count)
-            let read = try file.file.read(at: Int64(position), into: &space)
+            let read = try file.file.read(at: Int64(position), count: count, appendingTo: &output)
             guard read == count else {
                 throw SystemError(.corrupt, "read", on: segment.logPath, message: "it is shorter than its batches")
             }
@@ -220,11 +221,10 @@ final class PartitionLog {
         while index < segments.count {
             let segment = segments[index]
             let limit = committedSize(of: segment)
-            if limit > 0,
-                let position = try scan(segment, .offset(offset), limit, until: { $0.lastOffset >= offset })?.0
-            {
-                return (segment, position)
+            let position = try search(segment, .offset(offset), limit) { batch, scanner in
+                batch.lastOffset >= offset ? scanner.batchStart : nil
             }
+            if let position { return (segment, position) }
             index += 1
         }
         return nil
@@ -235,9 +235,13 @@ final class PartitionLog {
         return segments.isEmpty ? nil : max(0, count - 1)
     }
 
-    private func scan(
-        _ segment: Segment, _ key: Segment.SearchKey, _ limit: Int, until found: (RecordBatch) -> Bool
-    ) throws(BrokerError) -> (Int, RecordBatch)? {
+    /// Looks at one batch after the other, from the last place that the index knows to lie before `key`, until one yields
+    /// something.
+    private func search<Found>(
+        _ segment: Segment, _ key: Segment.SearchKey, _ limit: Int,
+        _ look: (RecordBatch, inout BatchScanner) throws(BrokerError) -> Found?
+    ) throws(BrokerError) -> Found? {
+        guard limit > 0 else { return nil }
         let floor = segment.floor(key)
         let file = try files.file(of: segment)
         var scanner = BatchScanner(file, path: segment.logPath, from: floor.position, limit: limit)
@@ -250,33 +254,54 @@ final class PartitionLog {
                 continue
             }
             isFirst = false
-            if found(batch) { return (scanner.batchStart, batch) }
+            if let found = try look(batch, &scanner) { return found }
         }
         if isFirst, floor.position > 0 {
             scanner = BatchScanner(file, path: segment.logPath, from: 0, limit: limit)
             while let batch = try scanner.next() {
-                if found(batch) { return (scanner.batchStart, batch) }
+                if let found = try look(batch, &scanner) { return found }
             }
         }
         return nil
     }
 
-    /// The first committed batch that holds a record of `timestamp` or later, with its bytes.
-    func firstBatch(notBefore timestamp: Int64) throws(BrokerError) -> (batch: RecordBatch, bytes: [UInt8])? {
-        for segment in segments {
+    /// Looks at the committed batches that may hold a record of `timestamp` or later, in order and with their bytes, until
+    /// one yields something. A batch's largest timestamp is no promise: compaction or DeleteRecords may have taken
+    /// the record that had it.
+    func search<Found>(
+        notBefore timestamp: Int64, _ look: (RecordBatch, [UInt8]) -> Found?
+    ) throws(BrokerError) -> Found? {
+        for segment in segments where segment.nextOffset > startOffset {
             let limit = committedSize(of: segment)
-            guard limit > 0 else { continue }
-            if segment.index == nil, segment.loadMaxTimestamp() >= 0, segment.maxTimestamp < timestamp { continue }
-            guard
-                let (position, batch) = try scan(
-                    segment, .timestamp(timestamp), limit,
-                    until: { $0.maxTimestamp >= timestamp && $0.lastOffset >= startOffset })
-            else { continue }
-            var bytes: [UInt8] = []
-            try append(batch.size, of: try files.file(of: segment), segment, at: position, to: &bytes)
-            return (batch, bytes)
+            if segment.index == nil, try maxTimestamp(of: segment) < timestamp { continue }
+            let found = try search(segment, .timestamp(timestamp), limit) { (batch, scanner) throws(BrokerError) in
+                guard batch.maxTimestamp >= timestamp, batch.lastOffset >= startOffset else { return Found?.none }
+                return look(batch, try scanner.bytes(of: batch))
+            }
+            if let found { return found }
         }
         return nil
+    }
+
+    /// The largest timestamp of a segment. That of a closed one is in its index file; where that is missing or torn (a power
+    /// loss, a compaction cut short), the segment is read once and the file made again: retention must not take a
+    /// segment for old because it does not know.
+    func maxTimestamp(of segment: Segment) throws(BrokerError) -> Int64 {
+        if segment.index != nil || segment.size == 0 { return segment.maxTimestamp }
+        if let known = segment.loadMaxTimestamp() { return known }
+        let file = try files.file(of: segment)
+        var scanner = BatchScanner(file, path: segment.logPath, from: 0, limit: segment.size, chunkBytes: 1 << 20)
+        var index = SparseIndex(baseOffset: segment.baseOffset)
+        var newest: Int64 = -1
+        while let batch = try scanner.next() {
+            index.note(offset: batch.baseOffset, position: scanner.batchStart, maxTimestampBefore: newest)
+            newest = max(newest, batch.maxTimestamp)
+        }
+        if let damage = scanner.damage { throw BrokerError(.corrupt, "\(segment.logPath): \(damage)") }
+        segment.maxTimestamp = newest
+        segment.index = index
+        try segment.close()
+        return newest
     }
 
     // MARK: Deleting
@@ -304,7 +329,8 @@ final class PartitionLog {
                 continue
             }
             guard end <= committed.offset else { break }
-            let isExpired = config.retentionMs >= 0 && nowMs - first.loadMaxTimestamp() > config.retentionMs
+            let ageMs = config.retentionMs < 0 ? 0 : nowMs - (try newestTime(in: first))
+            let isExpired = config.retentionMs >= 0 && ageMs > config.retentionMs
             // A log keeps at least the asked-for bytes: a segment goes only when the rest is still enough.
             guard isExpired || excess.map({ $0 >= first.size }) ?? false else { break }
             excess = excess.map { $0 - first.size }
@@ -313,6 +339,13 @@ final class PartitionLog {
             try delete(segments.removeFirst())
         }
         return before - segments.count
+    }
+
+    /// The newest time in a segment; of records that say none, when the last of them came.
+    private func newestTime(in segment: Segment) throws(BrokerError) -> Int64 {
+        let newest = try maxTimestamp(of: segment)
+        if newest >= 0 { return newest }
+        return try storing(segment.logPath) { () throws(SystemError) in try File(segment.logPath).modifiedMs }
     }
 
     private func delete(_ segment: Segment) throws(BrokerError) {
@@ -444,7 +477,9 @@ final class PartitionLog {
         if let active = segments.last {
             startOffset = min(startOffset, active.nextOffset)
             maxTimestamp = active.maxTimestamp
-            if maxTimestamp < 0, segments.count > 1 { maxTimestamp = segments[segments.count - 2].loadMaxTimestamp() }
+            if maxTimestamp < 0, segments.count > 1 {
+                maxTimestamp = try maxTimestamp(of: segments[segments.count - 2])
+            }
         }
         committed = end
         return report

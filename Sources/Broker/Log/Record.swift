@@ -1,3 +1,4 @@
+internal import System
 import Wire
 
 /// One record inside a batch. The broker looks at records only to compact a topic, to answer for a timestamp, and for
@@ -76,8 +77,6 @@ struct RecordBatchBuilder {
     private let timestamp: Int64
 
     init(timestamp: Int64) { self.timestamp = timestamp }
-
-    var isEmpty: Bool { count == 0 }
 
     mutating func add(key: [UInt8]?, value: [UInt8]?) {
         var record: [UInt8] = [0]

@@ -132,14 +132,14 @@ final class Segment {
         }
     }
 
-    /// The largest timestamp of a closed segment, from the last entry of its index file.
-    func loadMaxTimestamp() -> Int64 {
-        guard maxTimestamp < 0, index == nil, size > 0 else { return maxTimestamp }
-        if let file = try? File.contents(of: indexPath), file.count >= SparseIndex.entrySize {
-            let last = SparseIndex.decode(
-                file.span.extracting(file.count - SparseIndex.entrySize..<file.count), base: baseOffset)
-            if last.position == size { maxTimestamp = last.maxTimestampBefore }
-        }
+    /// The largest timestamp of a closed segment, from the last entry of its index file; `nil` if that is not there.
+    func loadMaxTimestamp() -> Int64? {
+        if maxTimestamp >= 0 { return maxTimestamp }
+        guard let file = try? File.contents(of: indexPath), file.count >= SparseIndex.entrySize else { return nil }
+        let last = SparseIndex.decode(
+            file.span.extracting(file.count - SparseIndex.entrySize..<file.count), base: baseOffset)
+        guard last.position == size else { return nil }
+        maxTimestamp = last.maxTimestampBefore
         return maxTimestamp
     }
 }
@@ -159,12 +159,24 @@ final class OpenFiles {
             return file
         }
         if open.count >= limit { closeOne() }
-        let file = try storing(segment.logPath) { () throws(SystemError) in
-            SharedFile(try File(segment.logPath, .readWrite, create: create ? .ifMissing : .never))
+        let file: SharedFile
+        do throws(SystemError) {
+            file = try open(segment, create)
+        } catch {
+            // Connections took what was meant for files: go on with fewer.
+            guard error.code == .tooManyFiles, !open.isEmpty else {
+                throw BrokerError(.storage, "cannot use \(segment.logPath)", cause: error)
+            }
+            closeOne()
+            file = try storing(segment.logPath) { () throws(SystemError) in try open(segment, create) }
         }
         segment.file = file
         open.append(segment)
         return file
+    }
+
+    private func open(_ segment: Segment, _ create: Bool) throws(SystemError) -> SharedFile {
+        SharedFile(try File(segment.logPath, .readWrite, create: create ? .ifMissing : .never))
     }
 
     func close(_ segment: Segment) {

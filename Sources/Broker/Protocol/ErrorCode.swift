@@ -29,12 +29,9 @@ public enum ErrorCode: Int16, Sendable, Equatable {
     case invalidProducerEpoch = 47
     case transactionalIDAuthorizationFailed = 53
     case kafkaStorageError = 56
-    case unknownProducerID = 59
     case nonEmptyGroup = 68
     case groupIDNotFound = 69
     case fetchSessionIDNotFound = 70
-    case invalidFetchSessionEpoch = 71
-    case fencedLeaderEpoch = 74
     case unknownLeaderEpoch = 75
     case memberIDRequired = 79
     case groupMaxSizeReached = 81

@@ -69,10 +69,16 @@ struct Reply {
     func send(capacity: Int = 256, _ fields: (inout ResponseWriter) -> Void) {
         var writer = ResponseWriter(correlationID: header.correlationID, flexible: flexible, capacity: capacity)
         fields(&writer)
-        connection.respond(slot, writer.frame())
+        send(writer)
     }
 
-    func send(_ writer: consuming ResponseWriter) { connection.respond(slot, writer.frame()) }
+    func send(_ writer: consuming ResponseWriter) {
+        guard let frame = writer.frame() else {
+            return connection.refuse(
+                .malformed("a request with an answer of more than \(ResponseWriter.bytesMax) bytes"))
+        }
+        connection.respond(slot, frame)
+    }
 
     /// Ends the request without an answer: acks=0.
     func sendNothing() { connection.respond(slot, []) }

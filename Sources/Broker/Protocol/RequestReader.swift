@@ -22,6 +22,9 @@ struct RequestReader: ~Escapable {
 
     var remaining: Int { bytes.count - position }
 
+    /// Of any string, in requests, answers and files.
+    static let stringBytesMax = Int(Int16.max)
+
     // MARK: Numbers
 
     mutating func int8() throws(BrokerError) -> Int8 { Int8(bitPattern: try bigEndian(UInt8.self)) }
@@ -66,6 +69,9 @@ struct RequestReader: ~Escapable {
 
     mutating func nullableString() throws(BrokerError) -> String? {
         let count = flexible ? Int(try unsignedVarint()) - 1 : Int(try int16())
+        // The compact form could be longer. Apache Kafka refuses that too, and what is kept of a request (a group's name)
+        // is written with 16 bits.
+        guard count <= Self.stringBytesMax else { throw .malformed("a string of \(count) bytes") }
         guard let range = try take(count) else { return nil }
         do {
             return String(copying: try UTF8Span(validating: bytes.extracting(range)))

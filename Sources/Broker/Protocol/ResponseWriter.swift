@@ -14,8 +14,15 @@ struct ResponseWriter {
         if flexibleHeader ?? flexible { bytes.append(0) }
     }
 
-    /// The finished frame, its size filled in.
-    consuming func frame() -> [UInt8] {
+    /// No client takes a larger answer (librdkafka's limit), and some small requests could ask for one: whoever names a
+    /// topic of ten thousand partitions a hundred thousand times.
+    static let bytesMax = 100_000_000
+    /// Arrays end early then, and there is no frame.
+    var isTooLarge: Bool { bytes.count > Self.bytesMax }
+
+    /// The finished frame, its size filled in; `nil` when it became too large to be sent.
+    consuming func frame() -> [UInt8]? {
+        guard !isTooLarge else { return nil }
         let size = UInt32(bytes.count - 4)
         for index in 0..<4 {
             bytes[index] = UInt8(truncatingIfNeeded: size >> UInt32(24 - 8 * index))
@@ -56,9 +63,11 @@ struct ResponseWriter {
 
     // MARK: Strings, bytes, arrays
 
+    /// An error message that quotes what it refuses may be longer than the protocol can say; it is cut off.
     mutating func string(_ value: String) {
-        count(value.utf8.count, short: true)
-        bytes.append(contentsOf: value.utf8)
+        let utf8 = value.prefix(utf8Bytes: RequestReader.stringBytesMax).utf8
+        count(utf8.count, short: true)
+        bytes.append(contentsOf: utf8)
     }
 
     mutating func nullableString(_ value: String?) {
@@ -71,10 +80,24 @@ struct ResponseWriter {
         bytes.append(contentsOf: value)
     }
 
-    /// Opens a byte field of known size whose content the caller appends through `appendContent`.
-    mutating func byteCount(_ value: Int) { count(value) }
+    /// A byte field whose content the caller appends, so that what is read from a file is not copied once more. Its size is
+    /// known only then: `sizeMax` is usually written with as many digits.
+    mutating func byteArray<Result, E: Error>(
+        sizeMax: Int, _ append: (inout [UInt8]) throws(E) -> Result
+    ) throws(E) -> Result {
+        let start = bytes.count
+        count(sizeMax)
+        let content = bytes.count
+        let result = try append(&bytes)
+        let prefix = start..<content
+        var sized = ResponseWriter(correlationID: 0, flexible: flexible, flexibleHeader: false, capacity: 16)
+        sized.count(bytes.count - content)
+        bytes.replaceSubrange(prefix, with: sized.bytes[8...])
+        return result
+    }
 
-    mutating func appendContent<E: Error>(_ append: (inout [UInt8]) throws(E) -> Void) throws(E) { try append(&bytes) }
+    /// Takes back what was written after there were `count` bytes.
+    mutating func rewind(to count: Int) { bytes.removeLast(bytes.count - count) }
 
     mutating func arrayCount(_ value: Int) { count(value) }
 
@@ -82,7 +105,7 @@ struct ResponseWriter {
         _ elements: Elements, _ write: (inout ResponseWriter, Elements.Element) -> Void
     ) {
         count(elements.count)
-        for element in elements {
+        for element in elements where !isTooLarge {
             write(&self, element)
         }
     }
@@ -106,5 +129,15 @@ struct ResponseWriter {
     /// Ends a structure that has no tagged field set.
     mutating func noTags() {
         if flexible { bytes.append(0) }
+    }
+}
+
+extension String {
+    /// As much of the start as fits, never half a character of Unicode.
+    func prefix(utf8Bytes limit: Int) -> Substring {
+        guard utf8.count > limit else { return self[...] }
+        var end = utf8.index(startIndex, offsetBy: limit)
+        while Index(end, within: unicodeScalars) == nil { end = utf8.index(before: end) }
+        return self[..<end]
     }
 }

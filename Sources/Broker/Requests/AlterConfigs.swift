@@ -52,7 +52,9 @@ struct ConfigChange {
         self.apply = apply
     }
 
-    private func perform(_ broker: BrokerCore, validatesOnly: Bool) throws(BrokerError) {
+    private func perform(_ broker: BrokerCore, isOnlyOne: Bool, validatesOnly: Bool) throws(BrokerError) {
+        // Each is a write of the catalog.
+        guard isOnlyOne else { throw .refused(.invalidRequest, "it is named twice") }
         guard type == DescribeConfigsRequest.ResourceType.topic else {
             throw .refused(.invalidRequest, "only topics have settings that can be changed")
         }
@@ -68,9 +70,11 @@ struct ConfigChange {
     }
 
     static func answer(_ reply: Reply, _ changes: [ConfigChange], validatesOnly: Bool, _ broker: BrokerCore) {
+        let timesNamed = Dictionary(changes.map { ("\($0.type) \($0.name)", 1) }, uniquingKeysWith: +)
         let outcomes = changes.map { change -> BrokerError? in
             do throws(BrokerError) {
-                try change.perform(broker, validatesOnly: validatesOnly)
+                let isOnlyOne = timesNamed["\(change.type) \(change.name)"] == 1
+                try change.perform(broker, isOnlyOne: isOnlyOne, validatesOnly: validatesOnly)
                 return nil
             } catch {
                 return error

@@ -29,8 +29,10 @@ struct CreatePartitionsRequest: Request {
 
     func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
         var outcomes: [(name: String, error: BrokerError?)] = []
+        let timesNamed = Dictionary(topics.map { ($0.name, 1) }, uniquingKeysWith: +)
         for wanted in topics {
             do throws(BrokerError) {
+                guard timesNamed[wanted.name] == 1 else { throw .refused(.invalidRequest, "a topic is named twice") }
                 try apply(wanted, broker)
                 outcomes.append((wanted.name, nil))
             } catch {

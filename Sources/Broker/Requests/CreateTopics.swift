@@ -46,9 +46,10 @@ struct CreateTopicsRequest: Request {
         var errors: [BrokerError?] = []
         var new: [(name: String, partitions: Int32, config: TopicConfig)] = []
         var partitions = broker.totalPartitions
+        let timesNamed = Dictionary(topics.map { ($0.name, 1) }, uniquingKeysWith: +)
         for topic in topics {
             do throws(BrokerError) {
-                guard topics.count(where: { $0.name == topic.name }) == 1 else {
+                guard timesNamed[topic.name] == 1 else {
                     throw .refused(.invalidRequest, "\(topic.name) is named twice")
                 }
                 let checked = try check(topic, broker)

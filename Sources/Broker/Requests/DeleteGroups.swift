@@ -10,20 +10,25 @@ struct DeleteGroupsRequest: Request {
 
     /// Collects the outcomes of deletions that end one by one.
     private final class Outcomes {
-        var errors: [ErrorCode?]
-        init(count: Int) { errors = Array(repeating: nil, count: count) }
+        var errors: [ErrorCode]
+        var missing: Int
+
+        init(count: Int) {
+            errors = Array(repeating: .none, count: count)
+            missing = count
+        }
     }
 
     func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
         let outcomes = Outcomes(count: groups.count)
         func sendIfDone() {
-            guard outcomes.errors.allSatisfy({ $0 != nil }) else { return }
+            guard outcomes.missing == 0 else { return }
             reply.send { writer in
                 writer.int32(0)
                 writer.arrayCount(groups.count)
                 for (group, error) in zip(groups, outcomes.errors) {
                     writer.string(group)
-                    writer.error(error ?? .none)
+                    writer.error(error)
                     writer.noTags()
                 }
                 writer.noTags()
@@ -33,6 +38,7 @@ struct DeleteGroupsRequest: Request {
         for (index, group) in groups.enumerated() {
             broker.groups.delete(group) { error in
                 outcomes.errors[index] = error
+                outcomes.missing -= 1
                 sendIfDone()
             }
         }

@@ -27,7 +27,7 @@ struct DescribeConfigsRequest: Request {
             try reader.skipTags()
             return Resource(type: type, name: name, keys: keys)
         }
-        includesSynonyms = version >= 1 ? try reader.bool() : false
+        includesSynonyms = try reader.bool()
         if version >= 3 { _ = try reader.bool() }
     }
 
@@ -55,17 +55,14 @@ struct DescribeConfigsRequest: Request {
                     writer.string(entry.name)
                     writer.nullableString(entry.value)
                     writer.bool(entry.isReadOnly)
-                    if version == 0 { writer.bool(entry.source == 5) }
-                    if version >= 1 { writer.int8(entry.source) }
+                    writer.int8(entry.source)
                     writer.bool(false)
-                    if version >= 1 {
-                        writer.arrayCount(includesSynonyms ? 1 : 0)
-                        if includesSynonyms {
-                            writer.string(entry.name)
-                            writer.nullableString(entry.value)
-                            writer.int8(entry.source)
-                            writer.noTags()
-                        }
+                    writer.arrayCount(includesSynonyms ? 1 : 0)
+                    if includesSynonyms {
+                        writer.string(entry.name)
+                        writer.nullableString(entry.value)
+                        writer.int8(entry.source)
+                        writer.noTags()
                     }
                     if version >= 3 {
                         writer.int8(entry.type)

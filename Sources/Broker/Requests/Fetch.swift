@@ -1,3 +1,4 @@
+internal import Runtime
 internal import System
 
 /// Fetch (1), versions 4–17: read record batches, waiting for them if asked to.
@@ -64,7 +65,8 @@ struct FetchRequest: Request {
 
     func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
         let waiter = FetchWaiter(self, broker, reply)
-        if maxWaitMs > 0, !waiter.tryToAnswer(mustAnswer: false) {
+        let namesNothing = topics.allSatisfy(\.partitions.isEmpty)
+        if maxWaitMs > 0, !namesNothing, !waiter.tryToAnswer(mustAnswer: false) {
             waiter.wait(ms: Int(maxWaitMs))
         } else {
             _ = waiter.tryToAnswer(mustAnswer: true)
@@ -106,8 +108,13 @@ final class FetchWaiter {
                 waitsIn.append(log)
             }
         }
-        timer = broker.loop.schedule(afterMs: ms) { [weak self] in _ = self?.tryToAnswer(mustAnswer: true) }
+        reply.connection.add(self)
+        // The timer keeps this object, also when it waits in no partition.
+        timer = broker.loop.schedule(afterMs: ms) { _ = self.tryToAnswer(mustAnswer: true) }
     }
+
+    /// The client is gone.
+    func cancel() { finish() }
 
     /// The partition has grown, or is gone.
     func wake(mustAnswer: Bool = false) { _ = tryToAnswer(mustAnswer: mustAnswer) }
@@ -116,7 +123,9 @@ final class FetchWaiter {
     fileprivate func tryToAnswer(mustAnswer: Bool) -> Bool {
         guard !isDone else { return true }
         let version = reply.version
-        let limit = min(Int(request.maxBytes), broker.configuration.fetchBytesMax)
+        // A client that asks on without reading is told of no more records until it does.
+        let answerRoom = reply.connection.answerRoom
+        let limit = min(Int(request.maxBytes), broker.configuration.fetchBytesMax, answerRoom)
         var writer = ResponseWriter(
             correlationID: reply.header.correlationID, flexible: reply.flexible, capacity: 512)
         writer.int32(0)
@@ -125,6 +134,8 @@ final class FetchWaiter {
             writer.int32(0)
         }
         var total = 0
+        // What there is counts, not what of it fits: batches are whole, and the answer is limited.
+        var available = 0
         var hasError = request.sessionID != 0
         writer.arrayCount(hasError ? 0 : request.topics.count)
         if !hasError {
@@ -132,37 +143,64 @@ final class FetchWaiter {
                 if version < 13 { writer.string(topic.name) } else { writer.topicID(topic.id) }
                 writer.arrayCount(topic.partitions.count)
                 for partition in topic.partitions {
-                    var (log, error) = request.log(topic, partition, broker)
-                    var records: [UInt8] = []
-                    if error == .none, let log, partition.offset < log.highWatermark {
-                        do throws(BrokerError) {
-                            let room = min(Int(partition.maxBytes), limit - total)
-                            total += try log.read(
-                                from: partition.offset, maxBytes: max(room, 0), atLeastOne: total == 0, into: &records)
-                        } catch {
-                            broker.reportStorage(error)
-                            records = []
-                        }
+                    let (log, error) = request.log(topic, partition, broker)
+                    guard error == .none, let log else {
+                        hasError = true
+                        write(partition, log, error, version, &writer)
+                        continue
                     }
-                    if error != .none { hasError = true }
-                    write(partition, log, error, records, version, &writer)
-                    error = .none
+                    let start = writer.bytes.count
+                    let room = max(min(Int(partition.maxBytes), limit - total), 0)
+                    do throws(BrokerError) {
+                        let read = try write(
+                            partition, log, room, atLeastOne: total == 0 && answerRoom > 0, version, &writer)
+                        total += read.bytes
+                        available += read.isCutShort ? max(read.bytes, room) : read.bytes
+                    } catch {
+                        broker.reportStorage(error)
+                        hasError = true
+                        writer.rewind(to: start)
+                        write(partition, log, error.protocolCode, version, &writer)
+                    }
                 }
                 writer.noTags()
             }
         }
         writer.noTags()
-        guard mustAnswer || hasError || total >= max(Int(request.minBytes), 1) || request.minBytes <= 0 else {
-            return false
-        }
+        let isEnough = total > 0 && available >= min(Int(request.minBytes), limit)
+        guard mustAnswer || hasError || isEnough || request.minBytes <= 0 else { return false }
         finish()
+        broker.metrics.fetchedBytes.add(total)
         reply.send(writer)
         return true
     }
 
+    /// Writes a partition with its records.
     private func write(
-        _ partition: FetchRequest.Partition, _ log: PartitionLog?, _ error: ErrorCode, _ records: [UInt8],
-        _ version: Int16, _ writer: inout ResponseWriter
+        _ partition: FetchRequest.Partition, _ log: PartitionLog, _ room: Int, atLeastOne: Bool, _ version: Int16,
+        _ writer: inout ResponseWriter
+    ) throws(BrokerError) -> PartitionLog.Reading {
+        writeHead(partition, log, .none, version, &writer)
+        let read = try writer.byteArray(sizeMax: room) { (bytes) throws(BrokerError) in
+            try log.read(from: partition.offset, maxBytes: room, atLeastOne: atLeastOne, into: &bytes)
+        }
+        writer.noTags()
+        return read
+    }
+
+    /// Writes a partition without records.
+    private func write(
+        _ partition: FetchRequest.Partition, _ log: PartitionLog?, _ error: ErrorCode, _ version: Int16,
+        _ writer: inout ResponseWriter
+    ) {
+        writeHead(partition, log, error, version, &writer)
+        writer.byteArray([])
+        writer.noTags()
+    }
+
+    private func writeHead(
+        _ partition: FetchRequest.Partition, _ log: PartitionLog?, _ error: ErrorCode, _ version: Int16,
+        _ writer: inout ResponseWriter
     ) {
         writer.int32(partition.index)
         writer.error(error)
@@ -171,12 +209,11 @@ final class FetchWaiter {
         if version >= 5 { writer.int64(log?.startOffset ?? -1) }
         writer.arrayCount(0)
         if version >= 11 { writer.int32(-1) }
-        writer.byteArray(records)
-        writer.noTags()
     }
 
     private func finish() {
         isDone = true
+        reply.connection.remove(self)
         timer?.cancel()
         timer = nil
         for log in waitsIn { log.waiters.removeAll { $0 === self } }

@@ -82,11 +82,11 @@ struct ListOffsetsRequest: Request {
         case Special.latestTiered: return Found()
         default:
             do throws(BrokerError) {
-                let timestamp = partition.timestamp == Special.maxTimestamp ? log.maxTimestamp : partition.timestamp
-                guard timestamp >= 0, let (batch, bytes) = try log.firstBatch(notBefore: timestamp) else {
-                    return Found()
-                }
-                return Self.find(timestamp, in: batch, bytes, from: log.startOffset)
+                if partition.timestamp == Special.maxTimestamp { return try Self.newest(in: log) }
+                guard partition.timestamp >= 0 else { return Found() }
+                return try log.search(notBefore: partition.timestamp) { batch, bytes in
+                    Self.find(partition.timestamp, in: batch, bytes, from: log.startOffset)
+                } ?? Found()
             } catch {
                 broker.reportStorage(error)
                 return Found(error: error.protocolCode)
@@ -94,21 +94,44 @@ struct ListOffsetsRequest: Request {
         }
     }
 
-    private static func find(_ timestamp: Int64, in batch: RecordBatch, _ bytes: [UInt8], from start: Int64) -> Found {
-        if batch.usesLogAppendTime { return Found(timestamp: batch.maxTimestamp, offset: max(batch.baseOffset, start)) }
-        guard let records = try? batch.records(of: bytes) else {
-            // A codec that cannot be decoded still has a right answer, if not the closest: nothing that is asked for
-            // comes before the batch.
-            return Found(timestamp: batch.maxTimestamp, offset: max(batch.baseOffset, start))
+    /// The record with the largest timestamp: usually where the log's own largest is.
+    private static func newest(in log: PartitionLog) throws(BrokerError) -> Found {
+        let first = try log.search(notBefore: log.maxTimestamp) { batch, bytes in
+            find(log.maxTimestamp, in: batch, bytes, from: log.startOffset)
         }
+        if let first { return first }
+        // The record that had it is gone.
+        var newest = Found()
+        _ = try log.search(notBefore: 0) { (batch, bytes) -> Found? in
+            guard batch.maxTimestamp > newest.timestamp else { return nil }
+            for record in records(in: batch, bytes, from: log.startOffset) where record.timestamp > newest.timestamp {
+                newest = record
+            }
+            return nil
+        }
+        return newest
+    }
+
+    private static func find(_ timestamp: Int64, in batch: RecordBatch, _ bytes: [UInt8], from start: Int64) -> Found? {
+        records(in: batch, bytes, from: start).first { $0.timestamp >= timestamp }
+    }
+
+    /// The places and times of a batch's records. Of one whose codec cannot be decoded, or that was stamped as a whole, it
+    /// is one entry for all: nothing that is asked for comes before the batch.
+    private static func records(in batch: RecordBatch, _ bytes: [UInt8], from start: Int64) -> [Found] {
+        guard !batch.usesLogAppendTime, let records = try? batch.records(of: bytes) else {
+            return [Found(timestamp: batch.maxTimestamp, offset: max(batch.baseOffset, start))]
+        }
+        var found: [Found] = []
         var position = 0
         while let record = Record(records.span, at: position) {
             position = record.range.upperBound
             let offset = batch.baseOffset + Int64(record.offsetDelta)
-            if batch.baseTimestamp + record.timestampDelta >= timestamp, offset >= start {
-                return Found(timestamp: batch.baseTimestamp + record.timestampDelta, offset: offset)
+            // A producer may have written any numbers.
+            if offset >= start {
+                found.append(Found(timestamp: batch.baseTimestamp &+ record.timestampDelta, offset: offset))
             }
         }
-        return Found()
+        return found
     }
 }

@@ -7,7 +7,7 @@ internal import System
 struct MetadataRequest: Request {
     static let api = API(3, "Metadata", 0...12, flexibleFrom: 9)
 
-    struct Wanted {
+    struct Wanted: Hashable {
         var id: TopicID
         var name: String?
     }
@@ -25,7 +25,9 @@ struct MetadataRequest: Request {
             try reader.skipTags()
             return Wanted(id: id, name: name)
         }
-        topics = version == 0 && wanted?.isEmpty == true ? nil : wanted
+        // Named twice, it is told once, as Apache Kafka does.
+        var seen: Set<Wanted> = []
+        topics = version == 0 && wanted?.isEmpty == true ? nil : wanted?.filter { seen.insert($0).inserted }
         mayCreate = version >= 4 ? try reader.bool() : true
         asksForClusterOperations = (8...10).contains(version) ? try reader.bool() : false
         asksForTopicOperations = version >= 8 ? try reader.bool() : false

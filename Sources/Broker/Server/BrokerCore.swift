@@ -6,11 +6,13 @@ import Wire
 final class BrokerCore {
     let configuration: BrokerConfiguration
     let log: Log
+    let metrics: BrokerMetrics
     let loop: EventLoop
     let storage: Storage
     let commits: CommitQueue
     let groups: GroupService
     let maintenance: LoopThread
+    let held: HeldBytes
     private var connections: [ObjectIdentifier: Connection] = [:]
     private var producerIDs: Range<Int64> = 0..<0
     private var checkpointInProgress: Storage.PendingCheckpoint?
@@ -24,10 +26,14 @@ final class BrokerCore {
     static let nodeID: Int32 = 1
     private static let filesAtStopMax = 500
 
-    init(_ configuration: BrokerConfiguration, log: Log, loop: EventLoop) throws(BrokerError) {
+    init(
+        _ configuration: BrokerConfiguration, log: Log, metrics: BrokerMetrics, loop: EventLoop
+    ) throws(BrokerError) {
         self.configuration = configuration
         self.log = log
+        self.metrics = metrics
         self.loop = loop
+        held = HeldBytes(bytesMax: configuration.heldBytesMax, loop: loop)
         storage = try Storage(configuration, log: log, nowMs: loop.nowMs)
         if storage.topics[Topic.offsetsName] == nil {
             let config: TopicConfig
@@ -41,7 +47,7 @@ final class BrokerCore {
         commits = try CommitQueue(
             loop: loop, fsync: configuration.fsync, directory: storage.journalDirectory,
             fileBytes: configuration.journalBytes, generation: storage.nextGeneration,
-            reusing: storage.reusableJournals)
+            reusing: storage.reusableJournals, metrics: metrics)
         groups = try GroupService(
             storage: storage, commits: commits, loop: loop, log: log,
             offsetsRetentionMs: configuration.offsetsRetentionMs)
@@ -50,13 +56,16 @@ final class BrokerCore {
         } catch {
             throw BrokerError(.storage, "cannot start the maintenance thread", cause: error)
         }
+        held.connections = { [unowned self] in Array(connections.values) }
         commits.onDirty = { [storage] in storage.noteDirty($0) }
         commits.onCommit = { $0.wakeWaiters() }
         commits.onRotation = { [unowned self] generation in checkpoint(upTo: generation) }
         commits.onFailure = { [log] error in
+            metrics.storageFailures.add()
             log.error("records could not be made durable", ["reason": .string(error.description)])
         }
         scheduleUpkeep()
+        scheduleMeasurement()
         if storage.needsCheckpoint { checkpoint(upTo: storage.nextGeneration - 1) }
     }
 
@@ -64,18 +73,23 @@ final class BrokerCore {
 
     func accept(_ socket: consuming Socket) {
         guard connections.count < configuration.connectionsMax else {
+            metrics.refusedConnections.add()
             log.warning("refused a connection", ["connections": .int(Int64(connections.count))])
             return
         }
         do throws(SystemError) {
             let connection = try Connection(socket, broker: self, loop: loop)
             connections[ObjectIdentifier(connection)] = connection
+            metrics.connections.set(connections.count)
         } catch {
             log.warning("could not take a connection", ["reason": .string(error.description)])
         }
     }
 
-    func closed(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
+    func closed(_ connection: Connection) {
+        connections[ObjectIdentifier(connection)] = nil
+        metrics.connections.set(connections.count)
+    }
 
     /// Decodes one request and has it answered.
     func handle(_ reader: inout RequestReader, _ reply: Reply) throws(BrokerError) {
@@ -87,6 +101,7 @@ final class BrokerCore {
             if type.api.key == ApiVersionsRequest.api.key { return ApiVersionsRequest.refuseVersion(reply) }
             throw .malformed("\(type.api.name) version \(reply.version); \(type.api.versions) are spoken")
         }
+        metrics.requests[type.api.key]?.add()
         try run(type, &reader, reply)
     }
 
@@ -124,6 +139,7 @@ final class BrokerCore {
 
     /// Tells the operator of a failure that clients see as an error code; at most once a second, however many see it.
     func reportStorage(_ error: BrokerError) {
+        metrics.storageFailures.add()
         guard loop.monotonicMs >= quietUntilMs else { return }
         quietUntilMs = loop.monotonicMs + 1000
         log.error("the data directory failed", ["reason": .string(error.description)])

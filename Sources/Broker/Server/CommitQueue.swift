@@ -1,3 +1,4 @@
+internal import Runtime
 internal import Synchronization
 internal import System
 import Wire
@@ -10,12 +11,14 @@ final class CommitQueue {
         var entries: [UInt8] = []
         var logs: [PartitionLog] = []
         var completions: [(BrokerError?) -> Void] = []
+        var entryCount = 0
 
         var isEmpty: Bool { logs.isEmpty && completions.isEmpty && entries.isEmpty }
     }
 
     private let loop: EventLoop
     private let fsync: BrokerConfiguration.Fsync
+    private let metrics: BrokerMetrics
     private let journal: LoopThread
     private let writer: LoopBound<JournalWriter>
     /// The journal generation that is written now.
@@ -25,6 +28,8 @@ final class CommitQueue {
     private var inFlight: (positions: [(PartitionLog, LogPosition)], completions: [(BrokerError?) -> Void])?
     private var isFlushScheduled = false
     private var isIntervalScheduled = false
+    /// With `interval`: the time came while another group was on its way.
+    private var isSendDue = false
 
     /// Called when a partition has grown for its readers.
     var onCommit: (PartitionLog) -> Void = { _ in }
@@ -40,10 +45,11 @@ final class CommitQueue {
 
     init(
         loop: EventLoop, fsync: BrokerConfiguration.Fsync, directory: String, fileBytes: Int, generation: UInt64,
-        reusing: [String]
+        reusing: [String], metrics: BrokerMetrics
     ) throws(BrokerError) {
         self.loop = loop
         self.fsync = fsync
+        self.metrics = metrics
         self.generation = generation
         let handover = Handover<LoopBound<JournalWriter>>()
         do {
@@ -92,6 +98,8 @@ final class CommitQueue {
             gathering.entries.removeLast(gathering.entries.count - entryStart)
             throw error
         }
+        gathering.entryCount += 1
+        metrics.producedBytes.add(batch.count)
         touch(log)
         return placed
     }
@@ -100,6 +108,7 @@ final class CommitQueue {
     func moveStart(of log: PartitionLog, to offset: Int64) {
         Journal.appendHeader(.start, topic: log.topic, partition: log.partition, length: 8, to: &gathering.entries)
         gathering.entries.appendBigEndian(offset)
+        gathering.entryCount += 1
         touch(log)
     }
 
@@ -148,10 +157,10 @@ final class CommitQueue {
             onCommit(log)
         }
         for completion in completions { completion(nil) }
-        guard case .interval(let ms) = fsync, !isIntervalScheduled else {
-            if fsync == .never { send() }
-            return
-        }
+        guard case .interval(let ms) = fsync else { return send() }
+        // At more than the backlog's size an interval, the disk is brought up to date more often.
+        if isBacklogged { send() }
+        guard !isIntervalScheduled, !gathering.isEmpty else { return }
         isIntervalScheduled = true
         loop.schedule(afterMs: ms) { [weak self] in
             self?.isIntervalScheduled = false
@@ -160,7 +169,12 @@ final class CommitQueue {
     }
 
     private func send() {
-        guard inFlight == nil, !gathering.isEmpty else { return }
+        guard inFlight == nil else {
+            isSendDue = true
+            return
+        }
+        isSendDue = false
+        guard !gathering.isEmpty else { return }
         var group = Group()
         swap(&group, &gathering)
         swap(&gathering.entries, &spare)
@@ -174,6 +188,8 @@ final class CommitQueue {
         let remote = loop.remote
         let queue = LoopBound(self, on: loop)
         let writer = writer
+        let (seconds, batches, bytes) = (metrics.commitSeconds, metrics.committedBatches, metrics.committedBytes)
+        let entryCount = group.entryCount
         let sent = Mutex(group.entries)
         journal.remote.execute { journalLoop in
             let writer = writer.value(on: journalLoop)
@@ -185,7 +201,13 @@ final class CommitQueue {
                 return taken
             }
             do throws(BrokerError) {
-                if !entries.isEmpty { try writer.write(&entries) }
+                if !entries.isEmpty {
+                    let startNs = SystemClock().monotonicNs
+                    try writer.write(&entries)
+                    seconds.record(ns: SystemClock().monotonicNs - startNs)
+                    batches.add(entryCount)
+                    bytes.add(entries.count)
+                }
             } catch {
                 failure = error
             }
@@ -228,7 +250,7 @@ final class CommitQueue {
         }
         switch fsync {
         case .always, .group: if !gathering.isEmpty { scheduleFlush() }
-        case .never, .interval: break
+        case .never, .interval: if isSendDue { send() }
         }
     }
 

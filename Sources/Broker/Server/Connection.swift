@@ -6,27 +6,44 @@ import Wire
 ///
 /// Requests are taken up as they come, also while earlier ones wait for the disk or for records to arrive: that is what
 /// lets the batches of one pipelining producer share a synchronization. A client that does not read its answers,
-/// or asks faster than they can be given, is not read from until it has caught up.
+/// or asks faster than they can be given, is *held back*: its requests stay where they are until it has caught up. So is
+/// everyone while the journal has a backlog or the connections hold too much between them (`HeldBytes`).
 final class Connection: StreamDelegate {
     private unowned let broker: BrokerCore
     private(set) var stream: Stream?
-    let peer: String
 
-    /// An incomplete request, its size first.
-    private var partial: [UInt8] = []
-    /// Answers not yet sent, the oldest first; `nil` while one is being worked out.
-    private var answers: [[UInt8]?] = []
+    /// What came and was not taken up: an incomplete request, whole ones too while this connection is held back.
+    private var unread: [UInt8] = []
+
+    private struct Answer {
+        /// `nil` while it is being worked out.
+        var frame: [UInt8]?
+        /// The request may be kept until then.
+        var requestBytes: Int
+    }
+    /// Answers not yet sent, the oldest first.
+    private var answers: [Answer] = []
     private var head = 0
     private var firstSlot: UInt64 = 0
+    private var requestBytes = 0
+    /// In answers that wait for an earlier one.
+    private var waitingBytes = 0
+    /// Fetches of this connection that wait for records.
+    private var fetches: [ObjectIdentifier: FetchWaiter] = [:]
     private var isDone = false
     private var isHeldBack = false
+    private var isResuming = false
+    /// Whether `HeldBytes` will wake it.
+    var waitsForRelief = false
+    /// What `HeldBytes` has been told.
+    private var reportedBytes = 0
 
     private static let answersMax = 2048
-    private static let queuedBytesMax = 8 << 20
+    private static let answerBytesMax = 8 << 20
+    private static let requestBytesMax = 32 << 20
 
     init(_ socket: consuming Socket, broker: BrokerCore, loop: EventLoop) throws(SystemError) {
         self.broker = broker
-        peer = ""
         stream = try Stream(
             socket, on: loop, delegate: self, limits: StreamLimits(bytes: 128 << 20, fragments: 65_536))
     }
@@ -37,50 +54,51 @@ final class Connection: StreamDelegate {
 
     func close() { stream?.close() }
 
+    /// Closes the connection of a client that breaks the protocol or costs too much, with one line in the log.
+    func refuse(_ error: BrokerError) {
+        guard !isDone else { return }
+        isDone = true
+        broker.log.warning(
+            "closing a connection", ["peer": .string(clientHost), "reason": .string(error.description)])
+        stream?.close()
+    }
+
     // MARK: Requests
 
     func stream(_ stream: Stream, received bytes: Span<UInt8>) {
-        var start = 0
+        guard !isHeldBack else { return unread.append(bytes) }
         do throws(BrokerError) {
-            if !partial.isEmpty {
+            var start = 0
+            if !unread.isEmpty {
                 start = try complete(with: bytes)
-                guard let size = try partialSize(), partial.count == size + 4 else { return }
-                let frame = partial
-                partial = []
-                try take(frame.span.extracting(4..<frame.count))
+                try takeUnread()
             }
-            while let size = try frameSize(bytes.extracting(start..<bytes.count)), bytes.count - start >= size + 4 {
-                try take(bytes.extracting(start + 4..<start + 4 + size))
-                start += 4 + size
-                if isDone { return }
-            }
-            if start < bytes.count { partial.append(bytes.extracting(start..<bytes.count)) }
-            holdBackIfNeeded()
+            if unread.isEmpty { start += try take(bytes.extracting(start..<bytes.count)) }
+            if start < bytes.count, !isDone { unread.append(bytes.extracting(start..<bytes.count)) }
+            if mustHoldBack { holdBack() }
+            report()
         } catch {
-            isDone = true
-            broker.log.warning(
-                "closing a connection", ["peer": .string(clientHost), "reason": .string(error.description)])
-            stream.close()
+            refuse(error)
         }
     }
 
     /// Adds to the incomplete request what belongs to it; how many bytes that were.
     private func complete(with bytes: Span<UInt8>) throws(BrokerError) -> Int {
         var used = 0
-        if partial.count < 4 {
-            used = min(4 - partial.count, bytes.count)
-            partial.append(bytes.extracting(0..<used))
+        if unread.count < 4 {
+            used = min(4 - unread.count, bytes.count)
+            unread.append(bytes.extracting(0..<used))
         }
-        guard let size = try partialSize() else { return used }
+        guard let size = try unreadSize() else { return used }
         // Claimed sizes are reserved only as far as an honest client often goes; the rest grows with what arrives.
-        if partial.capacity < size + 4, size <= 2 << 20 { partial.reserveCapacity(size + 4) }
-        let more = min(size + 4 - partial.count, bytes.count - used)
-        partial.append(bytes.extracting(used..<used + more))
+        if unread.capacity < size + 4, size <= 2 << 20 { unread.reserveCapacity(size + 4) }
+        let more = min(size + 4 - unread.count, bytes.count - used)
+        unread.append(bytes.extracting(used..<used + more))
         return used + more
     }
 
-    private func partialSize() throws(BrokerError) -> Int? {
-        let held = partial
+    private func unreadSize() throws(BrokerError) -> Int? {
+        let held = unread
         return try frameSize(held.span)
     }
 
@@ -93,10 +111,32 @@ final class Connection: StreamDelegate {
         return size
     }
 
-    private func take(_ frame: Span<UInt8>) throws(BrokerError) {
+    private func takeUnread() throws(BrokerError) {
+        guard let size = try unreadSize(), unread.count >= size + 4 else { return }
+        var held: [UInt8] = []
+        swap(&held, &unread)
+        let taken = try take(held.span)
+        if taken < held.count { unread.append(held.span.extracting(taken..<held.count)) }
+    }
+
+    /// Takes up the whole requests that `bytes` begin with, until this connection is to be held back; how many bytes
+    /// they were.
+    private func take(_ bytes: Span<UInt8>) throws(BrokerError) -> Int {
+        var start = 0
+        while !isDone, let size = try frameSize(bytes.extracting(start..<bytes.count)), bytes.count - start >= size + 4,
+            !mustHoldBack
+        {
+            try takeRequest(bytes.extracting(start + 4..<start + 4 + size))
+            start += 4 + size
+        }
+        return start
+    }
+
+    private func takeRequest(_ frame: Span<UInt8>) throws(BrokerError) {
         var reader = RequestReader(frame)
         let header = try RequestHeader(from: &reader)
-        answers.append(nil)
+        answers.append(Answer(requestBytes: frame.count))
+        requestBytes += frame.count
         let slot = firstSlot + UInt64(answers.count - head - 1)
         let reply = Reply(connection: self, slot: slot, header: header, flexible: reader.flexible)
         try broker.handle(&reader, reply)
@@ -107,14 +147,18 @@ final class Connection: StreamDelegate {
     /// Gives the answer of one request; an empty one means that the client expects none.
     func respond(_ slot: UInt64, _ frame: [UInt8]) {
         guard let stream, !isDone, slot >= firstSlot else { return }
-        answers[head + Int(slot - firstSlot)] = frame
-        while head < answers.count, let frame = answers[head] {
+        let index = head + Int(slot - firstSlot)
+        requestBytes -= answers[index].requestBytes
+        waitingBytes += frame.count
+        answers[index].frame = frame
+        while head < answers.count, let frame = answers[head].frame {
+            waitingBytes -= frame.count
             if !frame.isEmpty, stream.write(frame) != .queued {
                 isDone = true
                 stream.close()
                 return
             }
-            answers[head] = nil
+            answers[head].frame = nil
             head += 1
             firstSlot += 1
         }
@@ -125,31 +169,66 @@ final class Connection: StreamDelegate {
             answers.removeFirst(head)
             head = 0
         }
-        if isHeldBack, !mustHoldBack { resume() }
+        report()
+        resumeIfPossible()
+    }
+
+    /// How much more may be answered before the client has read what there is.
+    var answerRoom: Int { max(0, Self.answerBytesMax - waitingBytes - (stream?.queuedBytes ?? 0)) }
+
+    func add(_ fetch: FetchWaiter) { fetches[ObjectIdentifier(fetch)] = fetch }
+    func remove(_ fetch: FetchWaiter) { fetches[ObjectIdentifier(fetch)] = nil }
+
+    // MARK: Holding back
+
+    var heldBytes: Int { unread.count + requestBytes + waitingBytes + (stream?.queuedBytes ?? 0) }
+
+    /// Tells what is held now, which changes without notice when a socket takes what was written.
+    func report() {
+        let held = heldBytes
+        broker.held.change(by: held - reportedBytes)
+        reportedBytes = held
     }
 
     private var mustHoldBack: Bool {
-        answers.count - head >= Self.answersMax || (stream?.queuedBytes ?? 0) >= Self.queuedBytesMax
-            || broker.commits.isBacklogged
+        answers.count - head >= Self.answersMax || requestBytes >= Self.requestBytesMax || answerRoom == 0
+            || broker.commits.isBacklogged || broker.held.isFull
     }
 
-    private func holdBackIfNeeded() {
-        guard !isHeldBack, mustHoldBack else { return }
+    private func holdBack() {
+        guard !isDone, !isHeldBack else { return }
         isHeldBack = true
         stream?.pauseReading()
-        if broker.commits.isBacklogged { broker.commits.whenDurable { [weak self] _ in self?.resumeIfPossible() } }
+        resumeIfPossible()
     }
 
-    private func resumeIfPossible() {
-        if isHeldBack, !mustHoldBack { resume() }
+    /// What this connection causes itself ends with one of its answers or a drained socket; of the rest it has to be told.
+    func resumeIfPossible() {
+        guard isHeldBack, !isResuming else { return }
+        if broker.commits.isBacklogged || broker.held.isFull { return broker.held.wakeWhenRelieved(self) }
+        guard !mustHoldBack else { return }
+        // Not from inside another request, which may be what gave the answer.
+        isResuming = true
+        broker.loop.atTickEnd { [weak self] in self?.resume() }
     }
 
     private func resume() {
+        isResuming = false
+        guard let stream, !isDone else { return }
         isHeldBack = false
-        stream?.resumeReading()
+        do throws(BrokerError) {
+            try takeUnread()
+            report()
+        } catch {
+            return refuse(error)
+        }
+        if mustHoldBack { holdBack() } else { stream.resumeReading() }
     }
 
-    func streamDrained(_ stream: Stream) { resumeIfPossible() }
+    func streamDrained(_ stream: Stream) {
+        report()
+        resumeIfPossible()
+    }
 
     func streamEnded(_ stream: Stream) {
         isDone = true
@@ -159,9 +238,13 @@ final class Connection: StreamDelegate {
     func streamClosed(_ stream: Stream, reason: CloseReason) {
         isDone = true
         self.stream = nil
-        partial = []
+        unread = []
         answers = []
         head = 0
+        requestBytes = 0
+        waitingBytes = 0
+        report()
+        for fetch in fetches.values { fetch.cancel() }
         broker.closed(self)
     }
 }

@@ -11,6 +11,22 @@ extension BrokerCore {
         }
     }
 
+    /// What is a sum over everything is not kept up with each change.
+    func scheduleMeasurement() {
+        var partitions = 0
+        var bytes = 0
+        for topic in storage.topics.values {
+            partitions += topic.logs.count
+            for log in topic.logs { bytes += log.sizeBytes }
+        }
+        metrics.partitions.set(partitions)
+        metrics.logBytes.set(bytes)
+        metrics.heldBytes.set(held.total)
+        loop.schedule(afterMs: Self.measurementMs) { [weak self] in self?.scheduleMeasurement() }
+    }
+
+    private static let measurementMs = 2000
+
     func keepUp() {
         let nowMs = loop.nowMs
         for topic in storage.topics.values {

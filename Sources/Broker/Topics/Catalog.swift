@@ -1,3 +1,5 @@
+internal import System
+
 /// Which topics there are: the small part of the broker's state that is not a log, kept in one file that is replaced as
 /// a whole whenever a topic is made, changed or deleted.
 ///
@@ -94,9 +96,10 @@ struct Catalog: Equatable {
 }
 
 extension [UInt8] {
-    /// A string with a 16-bit length, as the protocol's older form has it.
+    /// A string with a 16-bit length, as the protocol's older form has it. What is kept comes from requests, whose reader
+    /// takes none that is longer.
     mutating func appendText(_ text: String) {
-        appendBigEndian(UInt16(text.utf8.count))
+        appendBigEndian(Int16(text.utf8.count))
         append(contentsOf: text.utf8)
     }
 }

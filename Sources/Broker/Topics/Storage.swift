@@ -35,7 +35,7 @@ final class Storage {
     init(_ configuration: BrokerConfiguration, log: Log, nowMs: Int64) throws(BrokerError) {
         root = configuration.dataDirectory
         self.log = log
-        files = OpenFiles(limit: configuration.openFilesMax)
+        files = OpenFiles(limit: min(configuration.openFilesMax, CurrentProcess.descriptorLimit / 2))
         let root = root
         lock = try storing(root) { () throws(SystemError) in
             try Directory.create(root + "/topics")
@@ -84,16 +84,16 @@ final class Storage {
     /// Makes topics, all with one write of the catalog.
     func create(_ entries: [(name: String, partitions: Int32, config: TopicConfig)], nowMs: Int64) throws(BrokerError) {
         var random = SystemRandomNumberGenerator()
-        for new in entries {
-            let entry = Catalog.Entry(
-                number: catalog.nextTopic, name: new.name, id: .random(using: &random), partitions: new.partitions,
-                config: new.config, createdMs: nowMs)
-            catalog.nextTopic += 1
-            let topic = Topic(entry, root: topicsDirectory, files: files)
-            try storing(topic.directory) { () throws(SystemError) in try Directory.create(topic.directory) }
-            adopt(topic)
-        }
         do throws(BrokerError) {
+            for new in entries {
+                let entry = Catalog.Entry(
+                    number: catalog.nextTopic, name: new.name, id: .random(using: &random), partitions: new.partitions,
+                    config: new.config, createdMs: nowMs)
+                catalog.nextTopic += 1
+                let topic = Topic(entry, root: topicsDirectory, files: files)
+                try storing(topic.directory) { () throws(SystemError) in try Directory.create(topic.directory) }
+                adopt(topic)
+            }
             try storing(topicsDirectory) { () throws(SystemError) in try Directory.synchronize(topicsDirectory) }
             try saveCatalog()
         } catch {
@@ -123,8 +123,15 @@ final class Storage {
     }
 
     func addPartitions(_ topic: Topic, upTo count: Int32) throws(BrokerError) {
+        let before = topic.entry.partitions
         topic.addLogs(upTo: count)
-        try saveCatalog()
+        do throws(BrokerError) {
+            try saveCatalog()
+        } catch {
+            // What were acknowledged in a partition that the catalog does not have would be gone at the next start.
+            topic.removeLogs(from: before)
+            throw error
+        }
     }
 
     func configure(_ topic: Topic, _ config: TopicConfig) throws(BrokerError) {
@@ -260,6 +267,9 @@ final class Storage {
         var byNumber: [UInt32: Topic] = [:]
         for topic in topics.values { byNumber[topic.entry.number] = topic }
         var replayed = 0
+        // Where a partition's journal has a hole: what comes behind was not acknowledged (a power loss tore the last
+        // group), or cannot be put in its place.
+        var torn: Set<ObjectIdentifier> = []
         for generation in generations {
             let path = JournalWriter.path(directory, generation: generation)
             nextGeneration = max(nextGeneration, generation + 1)
@@ -272,7 +282,21 @@ final class Storage {
                 guard let log = byNumber[header.topic]?.log(header.partition) else { return }
                 switch Journal.Kind(rawValue: header.kind) {
                 case .batch:
-                    guard let batch = try? RecordBatch(verifying: payload) else { return }
+                    guard !torn.contains(ObjectIdentifier(log)) else { return }
+                    guard let batch = try? RecordBatch(verifying: payload) else {
+                        // The log may have it whole, in its segment file.
+                        guard let header = try? RecordBatch(header: payload), header.baseOffset < log.endOffset else {
+                            torn.insert(ObjectIdentifier(log))
+                            self.log.error(
+                                "the journal of a log is damaged; it ends there",
+                                [
+                                    "topic": .string(byNumber[header.topic]?.name ?? ""),
+                                    "partition": .int(Int64(header.partition)), "offset": .int(log.endOffset),
+                                ])
+                            return
+                        }
+                        return
+                    }
                     if batch.baseOffset <= log.vouchedOffset || batch.baseOffset >= log.endOffset {
                         log.vouchedOffset = max(log.vouchedOffset, batch.nextOffset)
                     }

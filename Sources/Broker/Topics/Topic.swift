@@ -31,6 +31,12 @@ final class Topic {
         }
     }
 
+    /// Takes back what `addLogs` added, before anyone could write there.
+    func removeLogs(from count: Int32) {
+        entry.partitions = count
+        logs.removeLast(logs.count - Int(count))
+    }
+
     func configure(_ config: TopicConfig) {
         entry.config = config
         for log in logs { log.config = config }

@@ -30,6 +30,10 @@ struct TopicConfig: Equatable, Sendable {
     init(overrides: [String: String]) throws(Invalid) {
         self.overrides = overrides
         for (name, value) in overrides {
+            // A list grows with each incremental change.
+            guard value.utf8.count <= Self.valueBytesMax else {
+                throw Invalid(message: "\(name): a value of \(value.utf8.count) bytes")
+            }
             try apply(name, value)
         }
     }
@@ -71,6 +75,7 @@ struct TopicConfig: Equatable, Sendable {
     /// The smallest segment that may be asked for: small enough for tests, large enough that a hostile setting cannot
     /// make a file of every batch.
     private static let segmentBytesMin = 1024
+    private static let valueBytesMax = 1024
 
     private mutating func apply(_ name: String, _ value: String) throws(Invalid) {
         func number(_ range: ClosedRange<Int64>) throws(Invalid) -> Int64 {

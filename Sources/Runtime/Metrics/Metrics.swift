@@ -18,10 +18,17 @@ public final class Metrics: Sendable {
         let name: String
         let help: String
         let type: String
-        var samples: [(labels: String, sample: Sample)]
+        var samples: [(labels: String, sample: Sample)] = []
+        var known: Set<String> = []
     }
 
-    private let families = Mutex<[Family]>([])
+    private struct Families: Sendable {
+        /// In the order of registration.
+        var list: [Family] = []
+        var places: [String: Int] = [:]
+    }
+
+    private let families = Mutex(Families())
 
     public init() {}
 
@@ -59,21 +66,22 @@ public final class Metrics: Sendable {
         precondition(Self.isValidName(name), "metric name \(name)")
         let rendered = Self.render(labels)
         families.withLock { families in
-            if let index = families.firstIndex(where: { $0.name == name }) {
-                precondition(families[index].type == type, "\(name) is registered as another type")
-                precondition(
-                    !families[index].samples.contains { $0.labels == rendered }, "\(name){\(rendered)} exists already")
-                families[index].samples.append((rendered, sample))
-            } else {
-                families.append(Family(name: name, help: help, type: type, samples: [(rendered, sample)]))
+            let place = families.places[name] ?? families.list.count
+            if place == families.list.count {
+                families.places[name] = place
+                families.list.append(Family(name: name, help: help, type: type))
             }
+            precondition(families.list[place].type == type, "\(name) is registered as another type")
+            let isNew = families.list[place].known.insert(rendered).inserted
+            precondition(isNew, "\(name){\(rendered)} exists already")
+            families.list[place].samples.append((rendered, sample))
         }
     }
 
     /// The text exposition format, version 0.0.4.
     public func render() -> [UInt8] {
         // Computed gauges may take locks of their own: they are asked outside of ours.
-        let families = families.withLock { $0 }
+        let families = families.withLock { $0.list }
         var text: [UInt8] = []
         for family in families {
             text += "# HELP \(family.name) \(Self.escapeHelp(family.help))\n# TYPE \(family.name) \(family.type)\n".utf8
@@ -106,19 +114,22 @@ public final class Metrics: Sendable {
         }.joined(separator: ",")
     }
 
-    private static func escapeLabel(_ text: String) -> String {
-        text.map { character in
-            switch character {
-            case "\\": "\\\\"
-            case "\"": "\\\""
-            case "\n": "\\n"
-            default: String(character)
-            }
-        }.joined()
-    }
+    private static func escapeLabel(_ text: String) -> String { escape(text, quotes: true) }
 
-    private static func escapeHelp(_ text: String) -> String {
-        text.map { $0 == "\\" ? "\\\\" : $0 == "\n" ? "\\n" : String($0) }.joined()
+    private static func escapeHelp(_ text: String) -> String { escape(text, quotes: false) }
+
+    /// Scalar by scalar: as a `Character`, a quote with a combining mark is no quote, and CR LF no LF.
+    private static func escape(_ text: String, quotes: Bool) -> String {
+        var escaped = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\\": escaped.append(contentsOf: "\\\\".unicodeScalars)
+            case "\"" where quotes: escaped.append(contentsOf: "\\\"".unicodeScalars)
+            case "\n": escaped.append(contentsOf: "\\n".unicodeScalars)
+            default: escaped.append(scalar)
+            }
+        }
+        return String(escaped)
     }
 
     private static func isValidName(_ name: String) -> Bool {

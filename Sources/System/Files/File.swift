@@ -50,6 +50,15 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
+    /// When it was last written, in milliseconds since the epoch.
+    public var modifiedMs: Int64 {
+        get throws(SystemError) {
+            var status = stat()
+            guard unsafe fstat(descriptor, &status) == 0 else { throw SystemError.last("stat", on: path) }
+            return Int64(status.st_mtim.tv_sec) * 1000 + Int64(status.st_mtim.tv_nsec) / 1_000_000
+        }
+    }
+
     /// Reads up to `count` bytes at `offset`; fewer only at the file's end.
     public func read(at offset: Int64, count: Int) throws(SystemError) -> [UInt8] {
         var failure: SystemError?
@@ -62,6 +71,26 @@ public struct File: ~Copyable, Sendable {
         }
         if let failure { throw failure }
         return bytes
+    }
+
+    /// Reads up to `count` bytes at `offset` and appends them, without clearing memory for them first. How many bytes were
+    /// read: fewer than asked only at the end.
+    public func read(at offset: Int64, count: Int, appendingTo bytes: inout [UInt8]) throws(SystemError) -> Int {
+        var result: Result<Int, SystemError> = .success(0)
+        bytes.append(addingCapacity: count) { output in
+            unsafe output.withUnsafeMutableBufferPointer { buffer, used in
+                do throws(SystemError) {
+                    let room = unsafe UnsafeMutableRawBufferPointer(
+                        rebasing: UnsafeMutableRawBufferPointer(buffer)[used..<used + count])
+                    let filled = try unsafe fill(room, at: offset)
+                    used += filled
+                    result = .success(filled)
+                } catch {
+                    result = .failure(error)
+                }
+            }
+        }
+        return try result.get()
     }
 
     /// Reads at `offset` into memory that the caller keeps. How many bytes were read: fewer than asked only at the end.
@@ -137,39 +166,6 @@ public struct File: ~Copyable, Sendable {
             }
         }
         try result.get()
-    }
-
-    /// Writes several arrays one behind the other, with as few calls as the kernel allows.
-    public func write(gathering arrays: [[UInt8]], at offset: Int64) throws(SystemError) {
-        let segmentsMax = 512
-        var index = 0
-        var place = offset
-        var skip = 0
-        while index < arrays.count {
-            let sent = try retry("write", path) {
-                unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: segmentsMax) { segments in
-                    var used = 0
-                    while used < segmentsMax, index + used < arrays.count {
-                        let start = used == 0 ? skip : 0
-                        // The arrays outlive the call, and an array's bytes do not move.
-                        unsafe arrays[index + used].withUnsafeBytes { bytes in
-                            unsafe segments[used].iov_base =
-                                UnsafeMutableRawPointer(mutating: bytes.baseAddress)?.advanced(by: start)
-                            unsafe segments[used].iov_len = bytes.count - start
-                        }
-                        used += 1
-                    }
-                    return unsafe pwritev(descriptor, segments.baseAddress, Int32(used), off_t(place))
-                }
-            }
-            place += Int64(sent)
-            var left = sent + skip
-            while index < arrays.count, left >= arrays[index].count {
-                left -= arrays[index].count
-                index += 1
-            }
-            skip = left
-        }
     }
 
     private func put(_ buffer: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {

@@ -26,7 +26,7 @@ public final class Stream {
         static let closingAfterFlush = Flags(rawValue: 1 << 8)
         /// Our side is shut; what arrives is dropped until the peer's end.
         static let lingering = Flags(rawValue: 1 << 9)
-        /// The socket was full, and the delegate has not yet heard that everything left.
+        /// What was queued did not leave at once, and the delegate has not yet heard that it has.
         static let owesDrained = Flags(rawValue: 1 << 10)
     }
 
@@ -194,6 +194,9 @@ public final class Stream {
     /// Whether everything has left.
     private func send(_ outbox: Outbox) -> Bool {
         var budget = Self.bytesPerFlush
+        // Who waits until so much has left is told, also when the socket takes all of it in one call: on loopback the peer
+        // reads meanwhile.
+        if outbox.bytes > budget { flags.insert(.owesDrained) }
         while !outbox.isEmpty {
             guard budget > 0 else {
                 markForFlush()

@@ -6,7 +6,8 @@ public protocol StreamDelegate: AnyObject {
     func streamConnected(_ stream: Stream)
     /// The peer will send no more. Unless implemented, the stream closes once everything queued has left.
     func streamEnded(_ stream: Stream)
-    /// After the socket had been full, everything queued has left: time to produce more.
+    /// Everything queued has left, after the socket had been full or more than 4 MiB had been queued: time to produce
+    /// more.
     func streamDrained(_ stream: Stream)
     /// The stream is closed: once for every stream, the last call, at the end of a tick and so never from inside a
     /// call on the stream. The stream lets go of its delegate.

@@ -25,6 +25,7 @@ extension Command {
             Option("journal-size", .size, "the journal is checkpointed at this size", standard: "64MiB"),
             Option("retention-check", .duration, "how often old segments are looked for", standard: "30s"),
             Option("request-size-max", .size, "a larger request closes its connection", standard: "32MiB"),
+            .metrics,
         ],
         run: { invocation in
             let options = invocation.options
@@ -50,7 +51,7 @@ extension Command {
             configuration.requestBytesMax = options.bytes("request-size-max") ?? configuration.requestBytesMax
             // Before the broker's threads start, so that they inherit it.
             Signals.block([.terminate, .interrupt, .hangup])
-            let server = try BrokerServer(configuration, log: invocation.log)
+            let server = try BrokerServer(configuration, log: invocation.log, metrics: invocation.metrics)
             invocation.log.info(
                 "serving", ["host": .string(configuration.host), "port": .int(Int64(server.boundPort))])
             return try invocation.runStage(run: { server.run() }, stop: { server.stop() })

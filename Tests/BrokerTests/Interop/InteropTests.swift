@@ -16,6 +16,7 @@ import Testing
         "a_lone_member_joins_fast", "committed_offsets_are_found_again", "a_zombie_cannot_commit",
         "offsets_by_time_and_watermarks", "a_fetch_waits_and_is_woken", "topics_are_administered",
         "groups_are_administered", "records_are_deleted", "transactions_fail_at_once",
+        "the_cluster_is_described", "a_compacted_topic_keeps_the_newest_of_each_key",
         "kafka_python_produces_and_consumes", "kafka_python_rebalances", "kafka_python_administers",
     ])
     func `a foreign client finds what it expects`(_ name: String) throws {

@@ -243,12 +243,17 @@ def a_lone_member_joins_fast():
         client = consumer()
         # The connection and the metadata are not what is measured.
         client.list_topics(timeout=10)
-        client.subscribe([topic])
+        assigned = []
         start = time.monotonic()
-        consume(client, 1)
-        times.append(time.monotonic() - start)
+        client.subscribe([topic], on_assign=lambda *_: assigned.append(time.monotonic() - start))
+        for _ in deadline():
+            client.poll(0.01)
+            if assigned:
+                break
+        times += assigned
         client.close()
-    assert sorted(times)[2] < 3, times
+    # The fastest of some: a busy machine delays any of them, the broker would delay all.
+    assert min(times) < 0.1, times
 
 
 def committed_offsets_are_found_again():
@@ -373,6 +378,52 @@ def groups_are_administered():
     assert offsets.topic_partitions[0].offset == 1
     client.delete_consumer_groups([group])[group].result(10)
     assert not any(entry.group_id == group for entry in client.list_consumer_groups().result(10).valid)
+
+
+def the_cluster_is_described():
+    client = admin()
+    described = client.describe_cluster(include_authorized_operations=True).result(10)
+    listed = client.list_topics(timeout=10)
+    assert described.cluster_id == listed.cluster_id
+    assert [node.id for node in described.nodes] == sorted(listed.brokers)
+    assert described.controller.id in listed.brokers
+
+
+def a_compacted_topic_keeps_the_newest_of_each_key():
+    topic = make_topic(cleanup_policy="compact", segment_ms=100, min_cleanable_dirty_ratio=0.01,
+                       max_compaction_lag_ms=100)
+    newest = {}
+    for round in range(20):
+        keys = [f"k{n}".encode() for n in range(10)]
+        produce(topic, [f"{round} {n}".encode() for n in range(10)], keys=keys)
+        time.sleep(0.02)  # Segments close by time.
+    for n in range(10):
+        newest[f"k{n}".encode()] = f"19 {n}".encode()
+    # The newest segment is left alone, so something has to follow.
+    for _ in deadline(120):
+        produce(topic, [b"end"], keys=[b"end"])
+        messages = [message for message in read_to_end(topic) if message.key() != b"end"]
+        if len(messages) == 10:
+            break
+        time.sleep(0.5)
+    assert {message.key(): message.value() for message in messages} == newest
+    assert [message.offset() for message in messages] == list(range(190, 200))
+
+
+def read_to_end(topic):
+    client = consumer(**{"enable.partition.eof": True})
+    client.assign([ck.TopicPartition(topic, 0, 0)])
+    messages = []
+    for _ in deadline():
+        message = client.poll(1)
+        if message is None:
+            continue
+        if message.error():
+            assert message.error().code() == ck.KafkaError._PARTITION_EOF, message.error()
+            break
+        messages.append(message)
+    client.close()
+    return messages
 
 
 def records_are_deleted():

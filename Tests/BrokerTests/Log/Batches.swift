@@ -1,3 +1,4 @@
+import System
 import Wire
 
 @testable import Broker

@@ -56,7 +56,7 @@ extension PartitionLog {
         var next = offset
         while true {
             var bytes: [UInt8] = []
-            let count = try read(from: next, maxBytes: maxBytes, atLeastOne: true, into: &bytes)
+            let count = try read(from: next, maxBytes: maxBytes, atLeastOne: true, into: &bytes).bytes
             precondition(count == bytes.count)
             if count == 0 { return found }
             let values = try Batches.values(bytes)

@@ -120,7 +120,7 @@ import Testing
         for log in [log, try directory.reopen(settings).log] {
             for time in stride(from: Int64(0), through: 3100, by: 13) {
                 let expected = times.firstIndex { $0 >= time }.map(Int64.init)
-                #expect(try log.firstBatch(notBefore: time)?.batch.baseOffset == expected)
+                #expect(try log.search(notBefore: time) { batch, _ in batch.baseOffset } == expected)
             }
         }
     }
@@ -144,6 +144,41 @@ import Testing
         #expect(again.startOffset == 100)
         #expect(again.endOffset == 100)
         #expect(try again.add(Batches.batch(values: ["next"])) == 100)
+    }
+
+    @Test func `a segment without its index is as old as its records, not older`() throws {
+        let directory = LogDirectory()
+        let settings = ["segment.bytes": "1024", "retention.ms": "1000"]
+        let log = try directory.makeLog(settings)
+        for number in 0..<100 { try log.add(Batches.batch(values: ["v"], timestamp: 10_000 + Int64(number))) }
+        let known = log.checkpointed
+        log.closeFiles()
+        for (index, name) in try Directory.list(directory.path).filter({ $0.hasSuffix(".index") }).enumerated() {
+            // Missing, torn, or extended and never written.
+            let path = "\(directory.path)/\(name)"
+            switch index % 3 {
+            case 0: try File.remove(path)
+            case 1: try File(path, .write).truncate(to: 7)
+            default: try File(path, .write, create: .truncate).write([UInt8](repeating: 0, count: 32), at: 0)
+            }
+        }
+        let again = try directory.reopen(settings, known: known).log
+        #expect(try again.enforceRetention(nowMs: 10_500) == 0)
+        #expect(try again.readAll().count == 100)
+        #expect(try again.search(notBefore: 10_050) { batch, _ in batch.baseOffset } == 50)
+        #expect(try again.enforceRetention(nowMs: 11_060) > 0)
+        #expect((40...60).contains(again.startOffset))
+        // Once looked up, it is written down again.
+        #expect(again.segments.first.map { File.exists($0.indexPath) } == true)
+    }
+
+    @Test func `records that say no time are as old as their file`() throws {
+        let directory = LogDirectory()
+        let log = try directory.makeLog(["segment.bytes": "1024", "retention.ms": "60000"])
+        for _ in 0..<50 { try log.add(Batches.batch(values: ["v"], timestamp: -1)) }
+        let now = Int64(Date().timeIntervalSince1970 * 1000)
+        #expect(try log.enforceRetention(nowMs: now) == 0)
+        #expect(try log.enforceRetention(nowMs: now + 120_000) > 0)
     }
 
     @Test func `retention by size keeps at least the size`() throws {

@@ -1,5 +1,7 @@
 import Foundation
 import KafkaClient
+import Runtime
+import System
 import TestSupport
 import Testing
 import Wire
@@ -8,19 +10,6 @@ import Wire
 
 /// A broker that anyone can write anything to.
 @Suite struct HostileInputTests {
-    private func request(_ key: Int16, _ version: Int16, _ body: [UInt8]) -> [UInt8] {
-        var frame: [UInt8] = []
-        frame.appendBigEndian(key)
-        frame.appendBigEndian(version)
-        frame.appendBigEndian(Int32(77))
-        frame.appendText("test")
-        if let api = API.byKey[key]?.api, version >= api.flexibleFrom { frame.append(0) }
-        frame += body
-        var sized: [UInt8] = []
-        sized.appendBigEndian(Int32(frame.count))
-        return sized + frame
-    }
-
     @Test func `no bytes of any request crash its decoder or make it allocate much`() {
         var random = SeededGenerator.announced("HostileInputTests.decoders")
         for type in API.requests {
@@ -60,9 +49,11 @@ import Wire
         let port = try #require(UInt16(kafka.address.split(separator: ":").last ?? ""))
         var attacks: [[UInt8]] = [
             [0xff, 0xff, 0xff, 0xff], [0x7f, 0xff, 0xff, 0xff], [0, 0, 0, 0], [0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7],
-            Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8), request(9999, 0, []), request(0, 99, []),
-            request(1, 17, [UInt8](repeating: 0xff, count: 300)), request(3, 1, [0x7f, 0xff, 0xff, 0xff]),
-            request(24, 0, []), request(17, 0, Array("PLAIN".utf8)),
+            Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8), RawClient.request(9999, 0, []),
+            RawClient.request(0, 99, []),
+            RawClient.request(1, 17, [UInt8](repeating: 0xff, count: 300)),
+            RawClient.request(3, 1, [0x7f, 0xff, 0xff, 0xff]),
+            RawClient.request(24, 0, []), RawClient.request(17, 0, Array("PLAIN".utf8)),
         ]
         for _ in 0..<40 {
             var bytes = (0..<Int.random(in: 1...300, using: &random)).map { _ in
@@ -88,7 +79,7 @@ import Wire
         guard kafka.isEmbedded else { return }
         let port = try #require(UInt16(kafka.address.split(separator: ":").last ?? ""))
         let peer = try RawClient(port: port)
-        for byte in request(18, 0, []) { peer.send([byte]) }
+        for byte in RawClient.request(18, 0, []) { peer.send([byte]) }
         let answer = try #require(peer.receiveFrame(seconds: 10))
         var reader = RequestReader(answer.span)
         #expect(try reader.int32() == 77)
@@ -101,76 +92,74 @@ import Wire
         }
         #expect(keys == API.requests.map { $0.api.key })
         // The version that nobody has yet gets the oldest answer, with an error and the versions to choose from.
-        peer.send(request(18, 99, [1, 2, 3]))
+        peer.send(RawClient.request(18, 99, [1, 2, 3]))
         let refusal = try #require(peer.receiveFrame(seconds: 10))
         #expect(Array(refusal[4..<6]) == [0, 35])
         // Two requests in one write are answered in order.
-        peer.send(request(18, 0, []) + request(16, 0, []))
+        peer.send(RawClient.request(18, 0, []) + RawClient.request(16, 0, []))
         #expect(peer.receiveFrame(seconds: 10)?.count == answer.count)
         #expect(peer.receiveFrame(seconds: 10)?.count == 4 + 2 + 4)
     }
-}
 
-/// A socket without a protocol.
-final class RawClient {
-    struct Failure: Error {}
-    private let descriptor: Int32
-
-    init(port: UInt16) throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        let status = unsafe withUnsafePointer(to: &address) { pointer in
-            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                unsafe connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+    @Test func `whatever becomes of a valid request on its way, the broker answers others and stays small`() throws {
+        var random = SeededGenerator.announced("HostileInputTests.mutations")
+        let broker = try BrokerProcess(["--partitions", "1"])
+        let port = UInt16(broker.port)
+        func attack(_ frames: [[UInt8]], _ what: String) throws {
+            // Some requests wait for a long time, so nobody waits for their answers.
+            let peer = try RawClient(port: port)
+            for frame in frames { peer.send(frame) }
+            let witness = try RawClient(port: port)
+            #expect(witness.ask(18, 0) != nil, "after \(what): \(broker.text.suffix(2000))")
+        }
+        for golden in GoldenCase.all {
+            for _ in 0..<8 {
+                let frames = (0..<8).map { _ in
+                    RawClient.request(golden.api.key, golden.version, Mutation.of(golden.request, &random))
+                }
+                try attack(frames, "\(golden.api.name) \(golden.version)")
             }
         }
-        guard status == 0 else { throw Failure() }
-        var on: Int32 = 1
-        _ = unsafe setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, 4)
-    }
-
-    deinit { close(descriptor) }
-
-    func send(_ bytes: [UInt8]) {
-        _ = unsafe bytes.withUnsafeBytes {
-            unsafe Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
-        }
-    }
-
-    func finishSending() { shutdown(descriptor, Int32(SHUT_WR)) }
-
-    private func receive(_ count: Int, seconds: Int) -> [UInt8]? {
-        var limit = timeval(tv_sec: seconds, tv_usec: 0)
-        _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        var bytes = [UInt8](repeating: 0, count: count)
-        var filled = 0
-        while filled < count {
-            let got = unsafe bytes.withUnsafeMutableBytes {
-                unsafe recv(descriptor, $0.baseAddress?.advanced(by: filled), count - filled, 0)
+        for type in API.requests {
+            for version in type.api.versions {
+                let frames = (0..<8).map { _ in
+                    let bytes = (0..<Int.random(in: 0...120, using: &random)).map { _ in
+                        UInt8.random(in: 0...(Bool.random(using: &random) ? 3 : 255), using: &random)
+                    }
+                    return RawClient.request(type.api.key, version, bytes)
+                }
+                try attack(frames, "\(type.api.name) \(version)")
             }
-            guard got > 0 else { return nil }
-            filled += got
         }
-        return bytes
+        let status = try String(contentsOfFile: "/proc/\(broker.pid)/statm", encoding: .utf8).split(separator: " ")
+        let residentBytes = (Int(status[1]) ?? .max) * 4096
+        #expect(residentBytes < 400 << 20)
     }
 
-    func receiveFrame(seconds: Int) -> [UInt8]? {
-        guard let size = receive(4, seconds: seconds) else { return nil }
-        return receive(Int(size.span.bigEndian(at: 0, as: Int32.self)), seconds: seconds)
-    }
-
-    /// Reads until the end, which must come.
-    func isClosedByPeer(seconds: Int) -> Bool {
-        var limit = timeval(tv_sec: seconds, tv_usec: 0)
-        _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        while true {
-            let got = unsafe buffer.withUnsafeMutableBytes { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
-            if got == 0 { return true }
-            if got < 0 { return errno == ECONNRESET }
+    @Test func `a thousand clients at once are all served`() throws {
+        CurrentProcess.raiseDescriptorLimit(to: 4096)
+        let broker = try TestBroker()
+        try broker.make("t", partitions: 10)
+        let batch = Batches.batch(values: ["value"])
+        let peers = try (0..<1000).map { _ in try RawClient(port: broker.port) }
+        #expect(eventually { broker.ask { $0.metrics.connections.value } == 1000 })
+        for (index, peer) in peers.enumerated() {
+            peer.send(
+                RawClient.request(0, 3) { writer in
+                    writer.nullableString(nil)
+                    writer.int16(-1)
+                    writer.int32(1000)
+                    writer.array(["t"]) { writer, topic in
+                        writer.string(topic)
+                        writer.array([batch]) { writer, batch in
+                            writer.int32(Int32(index % 10))
+                            writer.byteArray(batch)
+                        }
+                    }
+                })
         }
+        for peer in peers { #expect(peer.receiveFrame(seconds: 60)?[15..<17] == [0, 0]) }
+        let ends = broker.ask { core in core.storage.topics["t"]?.logs.map(\.highWatermark) } ?? nil
+        #expect(ends == [Int64](repeating: 100, count: 10))
     }
 }

@@ -128,9 +128,7 @@ public final class PostgresCluster: Sendable {
         let output = NSTemporaryDirectory() + "fanout-out-" + String(UInt64.random(in: 0 ... .max), radix: 36)
         defer { _ = unsafe unlink(output) }
         let process = try spawn(path, arguments, input: "/dev/null", output: output)
-        var status: Int32 = 0
-        var ended: pid_t
-        repeat { ended = unsafe waitpid(process, &status, 0) } while ended < 0 && errno == EINTR
+        let status = wait(for: process)
         let text = (try? String(contentsOfFile: output, encoding: .utf8)) ?? ""
         guard status == 0 else {
             throw Failure(description: "\(path) \(arguments.joined(separator: " ")): \(text)")
@@ -154,8 +152,13 @@ public final class PostgresCluster: Sendable {
         guard unsafe pipe(&ends) == 0 else { throw Failure(description: "no pipe") }
         // No child may inherit the writing end, or the pipe would stay open after us.
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        _ = try spawn("/bin/sh", ["-c", script, directory], input: "/dev/fd/\(ends[0])", output: "/dev/null")
+        // A grandchild, so that it is not ours to reap: a dead child that nobody waits for keeps Swift Testing, which
+        // looks at any child that has ended, from ever seeing the end of an exit test.
+        let launcher = try spawn(
+            "/usr/bin/setsid", ["--fork", "/bin/sh", "-c", script, directory], input: "/dev/fd/\(ends[0])",
+            output: "/dev/null")
         close(ends[0])
+        wait(for: launcher)
         return FileHandle(fileDescriptor: ends[1], closeOnDealloc: true)
     }
 
@@ -177,6 +180,14 @@ public final class PostgresCluster: Sendable {
         let status = unsafe posix_spawn(&process, "/bin/sh", &actions, nil, argv, environ)
         guard status == 0 else { throw Failure(description: "cannot run \(path): errno \(status)") }
         return process
+    }
+
+    @discardableResult
+    private static func wait(for process: pid_t) -> Int32 {
+        var status: Int32 = 0
+        var ended: pid_t
+        repeat { ended = unsafe waitpid(process, &status, 0) } while ended < 0 && errno == EINTR
+        return status
     }
 
     static func freePort() throws -> Int {

@@ -65,7 +65,7 @@ final class LogWriter {
         message.write(to: &json, source: bytes)
         key.removeAll(keepingCapacity: true)
         message.chat.uuid.appendText(to: &key)
-        guard let tag = produce(incoming, key: key, value: json.bytes) else { return false }
+        guard let tag = produce(incoming, of: message.chat, key: key, value: json.bytes) else { return false }
         sent[tag] = Sent(number: number, id: message.id, chat: message.chat, atNs: clock.monotonicNs)
         return true
     }
@@ -75,15 +75,19 @@ final class LogWriter {
         signal.write(to: &json)
         key.removeAll(keepingCapacity: true)
         signal.chat.uuid.appendText(to: &key)
-        return produce(signals, key: key, value: json.bytes) != nil
+        return produce(signals, of: signal.chat, key: key, value: json.bytes) != nil
     }
 
-    private func produce(_ topic: ProducerTopic, key: [UInt8], value: [UInt8]?) -> UInt64? {
+    private func produce(
+        _ topic: ProducerTopic, of chatID: ChatID? = nil, key: [UInt8], value: [UInt8]?
+    ) -> UInt64? {
         do {
             let tag = nextTag
-            guard try producer.produce(topic, key: key.span, value: value?.span, tag: tag) == .queued else {
-                return nil
-            }
+            let partition = chatID?.partition(count: chatPartitions)
+            guard
+                try producer.produce(topic, partition: partition, key: key.span, value: value?.span, tag: tag)
+                    == .queued
+            else { return nil }
             nextTag += 1
             return tag
         } catch {

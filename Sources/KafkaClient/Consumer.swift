@@ -30,6 +30,8 @@ public final class Consumer {
     ) throws(KafkaError) {
         var properties = PropertySet()
         for (name, value) in options.properties { try properties.set(name, to: value) }
+        // How soon librdkafka 2.2 and newer look again at a queue that was full; before, it was a second.
+        properties.setIfKnown("fetch.queue.backoff.ms", to: "10")
         try properties.apply(configuration)
         hasGroup = options.groupID != nil
         let events =

@@ -19,10 +19,12 @@ public struct ConsumerOptions: Sendable {
     public var fetchWaitMs = 500
     public var fetchBytesMax = 16 << 20
     public var partitionFetchBytesMax = 1 << 20
-    /// How much may wait in this process, over all partitions.
-    public var queuedBytesMax = 16 << 20
-    /// A partition is not fetched from while so many of its messages wait.
-    public var queuedMessagesMin = 10_000
+    /// How much may wait in this process, over all partitions. Nothing is fetched while there is more, and librdkafka
+    /// before 2.2 looks again only after a second: so this, and not what the consumer can do, is what a stage that is
+    /// behind reads a second.
+    public var queuedBytesMax = 64 << 20
+    /// The same for the number of messages.
+    public var queuedMessagesMin = 200_000
     public var checksCRCs = false
     public var allowsTopicCreation = false
 

@@ -100,6 +100,11 @@ struct PropertySet: ~Copyable {
         throw KafkaError(.configuration, message, place: "kafka property")
     }
 
+    /// For what only newer versions of librdkafka have, and older ones do without.
+    mutating func setIfKnown(_ name: String, to value: String) {
+        _ = unsafe rd_kafka_conf_set(raw, name, value, nil, 0)
+    }
+
     mutating func set(_ defaults: KeyValuePairs<String, String>) throws(KafkaError) {
         for (name, value) in defaults { try set(name, to: value) }
     }

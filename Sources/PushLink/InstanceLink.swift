@@ -119,17 +119,18 @@ public struct InstanceLink {
         try body(end.input.bytes.span.extracting(event.payload))
     }
 
-    /// The session at `index` of a batch.
-    public func session(_ index: Int, of batch: Batch) -> SessionNumber {
-        let place = batch.sessions.lowerBound + index * 4
-        precondition(index >= 0 && place < batch.sessions.upperBound)
-        let bytes = end.input.bytes.span
-        return UInt32(bytes[place]) | UInt32(bytes[place + 1]) << 8 | UInt32(bytes[place + 2]) << 16
-            | UInt32(bytes[place + 3]) << 24
-    }
-
+    /// The sessions that a batch is for.
     public func sessions(of batch: Batch) -> [SessionNumber] {
-        (0..<batch.sessionCount).map { session($0, of: batch) }
+        let bytes = end.input.bytes.span.extracting(batch.sessions)
+        var numbers: [SessionNumber] = []
+        numbers.append(addingCapacity: batch.sessionCount) { output in
+            for place in stride(from: 0, to: bytes.count, by: 4) {
+                output.append(
+                    UInt32(bytes[place]) | UInt32(bytes[place + 1]) << 8 | UInt32(bytes[place + 2]) << 16
+                        | UInt32(bytes[place + 3]) << 24)
+            }
+        }
+        return numbers
     }
 
     // MARK: - Sending

@@ -68,13 +68,7 @@ extension UUID {
 
     /// Four hexadecimal digits as the bytes of a word, the first one lowest.
     @inlinable
-    static func text4(_ value: UInt64) -> UInt32 {
-        var result: UInt32 = 0
-        for index in 0..<4 {
-            result |= UInt32(text(value >> UInt64(12 - index * 4))) << UInt32(index * 8)
-        }
-        return result
-    }
+    static func text4(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: text(value)).byteSwapped }
 
     @inlinable
     static func mix(_ word: UInt32, into hash: inout UInt32) {

@@ -21,15 +21,10 @@ public struct UUID: Hashable, Sendable, Comparable {
         guard text.count == Self.textCount,
             text[8] == 0x2d, text[13] == 0x2d, text[18] == 0x2d, text[23] == 0x2d
         else { return nil }
-        // Every digit is looked at before any is believed: a bad one sets bits above the low nibble.
-        var bad: UInt8 = 0
-        var high: UInt64 = 0
-        var low: UInt64 = 0
-        for index in 0..<8 { high = high << 4 | UInt64(Self.digit(text[index], &bad)) }
-        for index in 9..<13 { high = high << 4 | UInt64(Self.digit(text[index], &bad)) }
-        for index in 14..<18 { high = high << 4 | UInt64(Self.digit(text[index], &bad)) }
-        for index in 19..<23 { low = low << 4 | UInt64(Self.digit(text[index], &bad)) }
-        for index in 24..<36 { low = low << 4 | UInt64(Self.digit(text[index], &bad)) }
+        var bad: UInt64 = 0
+        let high =
+            Self.value(Self.word(text, 0, 4), &bad) << 32 | Self.value(Self.word(text, 9, 14), &bad)
+        let low = Self.value(Self.word(text, 19, 24), &bad) << 32 | Self.value(Self.word(text, 28, 32), &bad)
         guard bad == 0 else { return nil }
         self.init(high: high, low: low)
     }
@@ -66,35 +61,66 @@ public struct UUID: Hashable, Sendable, Comparable {
         left.high == right.high ? left.low < right.low : left.high < right.high
     }
 
-    @inlinable
-    static func digit(_ character: UInt8, _ bad: inout UInt8) -> UInt8 {
-        let number = character &- 0x30
-        if number < 10 { return number }
-        let letter = character &- 0x61
-        if letter < 6 { return letter &+ 10 }
-        bad = 1
-        return 0
+    // Eight digits at a time, in the bytes of one word, the first in the highest.
+
+    /// A byte in all eight places.
+    @inlinable @inline(__always)
+    static func all(_ byte: UInt64) -> UInt64 { byte &* 0x0101_0101_0101_0101 }
+
+    /// Two runs of four characters.
+    @inlinable @inline(__always)
+    static func word(_ text: Span<UInt8>, _ first: Int, _ second: Int) -> UInt64 {
+        UInt64(text[first]) << 56 | UInt64(text[first + 1]) << 48 | UInt64(text[first + 2]) << 40
+            | UInt64(text[first + 3]) << 32 | UInt64(text[second]) << 24 | UInt64(text[second + 1]) << 16
+            | UInt64(text[second + 2]) << 8 | UInt64(text[second + 3])
     }
 
-    @inlinable
-    static func text(_ nibble: UInt64) -> UInt8 {
-        let value = UInt8(truncatingIfNeeded: nibble & 0xf)
-        return value < 10 ? value &+ 0x30 : value &+ 0x57
+    /// The number that eight digits write. A character that is none sets bits of `bad`.
+    @inlinable @inline(__always)
+    static func value(_ text: UInt64, _ bad: inout UInt64) -> UInt64 {
+        // `0`…`9` are 0x30…0x39, `a`…`f` are 0x61…0x66: bit 6 tells them apart.
+        let letters = (text >> 6) & all(1)
+        // Without the high half that each should have, what is left is 0…9 or 1…6, or the character was none.
+        let rest = text ^ (all(0x30) &+ 0x30 &* letters)
+        bad |= (text | ((rest & all(0x7f)) &+ all(0x76) &+ 3 &* letters)) & all(0x80)
+        bad |= ~((rest | all(0x80)) &- all(1)) & (letters << 7)
+        var value = (text & all(0x0f)) &+ 9 &* letters
+        value = (value >> 4 | value) & 0x00ff_00ff_00ff_00ff
+        value = (value >> 8 | value) & 0x0000_ffff_0000_ffff
+        return (value >> 16 | value) & 0xffff_ffff
+    }
+
+    /// The eight digits of a number.
+    @inlinable @inline(__always)
+    static func text(_ number: UInt64) -> UInt64 {
+        var value = number
+        value = (value << 16 | value) & 0x0000_ffff_0000_ffff
+        value = (value << 8 | value) & 0x00ff_00ff_00ff_00ff
+        value = (value << 4 | value) & all(0x0f)
+        let letters = ((value &+ all(6)) >> 4) & all(1)
+        return value &+ all(0x30) &+ 0x27 &* letters
     }
 
     /// Appends the 36 characters.
     @inlinable
     public func appendText(to bytes: inout [UInt8]) {
+        let words = (
+            Self.text(high >> 32), Self.text(high & 0xffff_ffff), Self.text(low >> 32), Self.text(low & 0xffff_ffff)
+        )
         bytes.append(addingCapacity: Self.textCount) { output in
-            for index in 0..<16 {
-                if index == 8 || index == 12 { output.append(0x2d) }
-                output.append(Self.text(high >> UInt64(60 - index * 4)))
+            func append(_ word: UInt64, _ range: Range<Int>) {
+                for index in range { output.append(UInt8(truncatingIfNeeded: word >> UInt64(56 &- index &* 8))) }
             }
+            append(words.0, 0..<8)
             output.append(0x2d)
-            for index in 0..<16 {
-                if index == 4 { output.append(0x2d) }
-                output.append(Self.text(low >> UInt64(60 - index * 4)))
-            }
+            append(words.1, 0..<4)
+            output.append(0x2d)
+            append(words.1, 4..<8)
+            output.append(0x2d)
+            append(words.2, 0..<4)
+            output.append(0x2d)
+            append(words.2, 4..<8)
+            append(words.3, 0..<8)
         }
     }
 

@@ -51,12 +51,10 @@ final class LinkPeer: StreamDelegate {
         let chat = links.chat
         var frame = link.withPayload(of: batch) { EventFrame($0) }
         let change = batch.kind == .member ? link.withPayload(of: batch) { MembershipChange(event: $0) } : nil
-        let count = batch.sessionCount
+        let sessions = link.sessions(of: batch)
         chat.metrics.batches.add()
-        chat.metrics.deliveries.add(count)
-        for index in 0..<count {
-            chat.deliver(&frame, batch.cursor, batch.kind, change, to: link.session(index, of: batch))
-        }
+        chat.metrics.deliveries.add(sessions.count)
+        for session in sessions { chat.deliver(&frame, batch.cursor, batch.kind, change, to: session) }
         if batch.kind == .message, chat.loop.nowMs != sampledMs { sampleLatency(batch) }
     }
 

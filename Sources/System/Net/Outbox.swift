@@ -3,9 +3,14 @@ internal import CLinux
 /// What a stream has yet to send: fragments of shared arrays and file ranges, in order. It belongs to a stream only
 /// while there is something to send; then the loop keeps it for the next one.
 final class Outbox {
-    enum Fragment {
-        case bytes([UInt8], start: Int, end: Int)
-        case file(SharedFile, offset: Int64, count: Int)
+    /// A range of an array or of a file. Fields rather than cases, so that reading a place counts no reference.
+    private struct Fragment {
+        var bytes: [UInt8] = []
+        var file: SharedFile?
+        var start: Int
+        var end: Int
+
+        var count: Int { end - start }
     }
 
     /// Small writes that follow one another share a buffer of this size instead of taking a fragment each.
@@ -26,13 +31,13 @@ final class Outbox {
     var isWorthKeeping: Bool { fragments.capacity <= 1024 }
 
     func append(_ array: [UInt8], start: Int, end: Int) {
-        fragments.append(.bytes(array, start: start, end: end))
+        fragments.append(Fragment(bytes: array, start: start, end: end))
         bytes += end - start
         lastIsOpen = false
     }
 
     func append(_ file: SharedFile, offset: Int64, count: Int) {
-        fragments.append(.file(file, offset: offset, count: count))
+        fragments.append(Fragment(file: file, start: Int(offset), end: Int(offset) + count))
         bytes += count
         fileBytes += count
         lastIsOpen = false
@@ -40,28 +45,24 @@ final class Outbox {
 
     /// Copies the bytes, behind those copied just before when they fit there.
     func append(copying span: Span<UInt8>) {
-        let count = span.count
-        bytes += count
-        if lastIsOpen, case .bytes(var array, let start, let end) = fragments[fragments.count - 1],
-            array.count + count <= Self.gatherBytes
-        {
-            // Out of the queue while it grows: a second reference would make appending copy it.
-            fragments[fragments.count - 1] = .bytes([], start: 0, end: 0)
-            unsafe span.withUnsafeBufferPointer { unsafe array.append(contentsOf: $0) }
-            fragments[fragments.count - 1] = .bytes(array, start: start, end: end + count)
+        bytes += span.count
+        let last = fragments.count - 1
+        if lastIsOpen, fragments[last].bytes.count + span.count <= Self.gatherBytes {
+            unsafe span.withUnsafeBufferPointer { unsafe fragments[last].bytes.append(contentsOf: $0) }
+            fragments[last].end += span.count
             return
         }
         var array: [UInt8] = []
-        array.reserveCapacity(max(count, 256))
+        array.reserveCapacity(max(span.count, 256))
         unsafe span.withUnsafeBufferPointer { unsafe array.append(contentsOf: $0) }
-        fragments.append(.bytes(array, start: 0, end: count))
+        fragments.append(Fragment(bytes: array, start: 0, end: span.count))
         lastIsOpen = true
     }
 
     /// A file range at the front.
     var frontFile: (file: SharedFile, offset: Int64, count: Int)? {
-        guard head < fragments.count, case .file(let file, let offset, let count) = fragments[head] else { return nil }
-        return (file, offset, count)
+        guard head < fragments.count, let file = fragments[head].file else { return nil }
+        return (file, Int64(fragments[head].start), fragments[head].count)
     }
 
     /// Points `segments` at the arrays at the front, up to the first file range. The pointers hold until the queue
@@ -70,12 +71,13 @@ final class Outbox {
         var used = 0
         var index = head
         while index < fragments.count, used < max {
-            guard case .bytes(let array, let start, let end) = fragments[index] else { return (used, true) }
-            unsafe array.withUnsafeBytes { buffer in
+            if fragments[index].file != nil { return (used, true) }
+            let start = fragments[index].start
+            unsafe fragments[index].bytes.withUnsafeBytes { buffer in
                 unsafe segments[used].iov_base = UnsafeMutableRawPointer(mutating: buffer.baseAddress)?.advanced(
                     by: start)
-                unsafe segments[used].iov_len = end - start
             }
+            unsafe segments[used].iov_len = fragments[index].count
             used += 1
             index += 1
         }
@@ -86,10 +88,10 @@ final class Outbox {
     func copy(into buffer: UnsafeMutablePointer<UInt8>, max: Int) -> Int {
         var filled = 0
         var index = head
-        while index < fragments.count, filled < max {
-            guard case .bytes(let array, let start, let end) = fragments[index] else { break }
-            let part = min(end - start, max - filled)
-            unsafe array.withUnsafeBufferPointer { source in
+        while index < fragments.count, filled < max, fragments[index].file == nil {
+            let start = fragments[index].start
+            let part = min(fragments[index].count, max - filled)
+            unsafe fragments[index].bytes.withUnsafeBufferPointer { source in
                 guard let base = source.baseAddress else { return }
                 unsafe (buffer + filled).update(from: base + start, count: part)
             }
@@ -104,24 +106,14 @@ final class Outbox {
         bytes -= sent
         var left = sent
         while left > 0 {
-            switch fragments[head] {
-            case .bytes(let array, let start, let end):
-                if left < end - start {
-                    fragments[head] = .bytes(array, start: start + left, end: end)
-                    left = 0
-                } else {
-                    left -= end - start
-                    dropFront()
-                }
-            case .file(let file, let offset, let count):
-                fileBytes -= min(left, count)
-                if left < count {
-                    fragments[head] = .file(file, offset: offset + Int64(left), count: count - left)
-                    left = 0
-                } else {
-                    left -= count
-                    dropFront()
-                }
+            let part = min(left, fragments[head].count)
+            if fragments[head].file != nil { fileBytes -= part }
+            fragments[head].start += part
+            left -= part
+            if fragments[head].count == 0 {
+                // Lets go of the array now rather than when the whole queue has left.
+                fragments[head] = Fragment(start: 0, end: 0)
+                head += 1
             }
         }
         if head == fragments.count {
@@ -140,11 +132,5 @@ final class Outbox {
         bytes = 0
         fileBytes = 0
         lastIsOpen = false
-    }
-
-    private func dropFront() {
-        // Lets go of the array now rather than when the whole queue has left.
-        fragments[head] = .bytes([], start: 0, end: 0)
-        head += 1
     }
 }

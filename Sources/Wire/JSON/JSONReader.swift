@@ -124,6 +124,15 @@ public struct JSONReader: ~Escapable {
 
     @_lifetime(self: copy self)
     public mutating func readUUID() throws(JSONError) -> UUID {
+        // As every writer writes it, without a look at each character for escapes: lists of recipients are read so.
+        let start = try nextByte() == UInt8(ascii: "\"") ? offset &+ 1 : bytes.count
+        let end = start &+ UUID.textCount
+        if end < bytes.count, bytes[end] == UInt8(ascii: "\""),
+            let uuid = UUID(text: bytes.extracting(start..<end))
+        {
+            offset = end &+ 1
+            return uuid
+        }
         let string = try readString()
         guard let uuid = UUID(text: bytes.extracting(string.range)) else {
             throw JSONError(.badID, at: string.range.lowerBound)

@@ -209,8 +209,8 @@ public struct JSONWriter: Sendable {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes.append(byte)
             default:
                 bytes.append(contentsOf: "u00".utf8)
-                bytes.append(UUID.text(UInt64(byte >> 4)))
-                bytes.append(UUID.text(UInt64(byte)))
+                bytes.append(byte < 0x10 ? 0x30 : 0x31)
+                bytes.append(byte & 0xf < 10 ? (byte & 0xf) + 0x30 : (byte & 0xf) + 0x57)
             }
         }
         bytes.append(text.extracting(start..<text.count))

@@ -77,20 +77,23 @@ struct DataDirectory: ~Copyable {
         return file
     }
 
-    private static func secrets(_ path: String) throws -> Secrets {
-        if File.exists(path) {
-            var values: [Substring: Substring] = [:]
-            for line in try File.text(of: path).split(separator: "\n") {
-                guard let equals = line.firstIndex(of: "=") else { continue }
-                values[line[..<equals]] = line[line.index(after: equals)...]
-            }
-            guard let token = values["token-key"], let link = values["link-secret"],
-                let password = values["postgres-password"]
-            else {
-                throw OneMachineError(.directory, "\(path) is damaged: it lacks a secret that this data was made with")
-            }
-            return Secrets(tokenKey: String(token), linkSecret: String(link), postgresPassword: String(password))
+    /// The secrets of a directory that has been used before.
+    static func readSecrets(_ path: String) throws -> Secrets {
+        var values: [Substring: Substring] = [:]
+        for line in try File.text(of: path).split(separator: "\n") {
+            guard let equals = line.firstIndex(of: "=") else { continue }
+            values[line[..<equals]] = line[line.index(after: equals)...]
         }
+        guard let token = values["token-key"], let link = values["link-secret"],
+            let password = values["postgres-password"]
+        else {
+            throw OneMachineError(.directory, "\(path) is damaged: it lacks a secret that this data was made with")
+        }
+        return Secrets(tokenKey: String(token), linkSecret: String(link), postgresPassword: String(password))
+    }
+
+    private static func secrets(_ path: String) throws -> Secrets {
+        if File.exists(path) { return try readSecrets(path) }
         let made = Secrets(tokenKey: random(), linkSecret: random(), postgresPassword: random())
         let text =
             "token-key=\(made.tokenKey)\nlink-secret=\(made.linkSecret)\npostgres-password=\(made.postgresPassword)\n"

@@ -22,7 +22,7 @@ public struct OneMachineConfiguration: Sendable {
     public var hasDemoTraffic = false
     /// The demo page's files; `nil` serves none.
     public var web: String?
-    public var partitions = 16
+    public var partitions = 4
     /// What the stages log, beside warnings and errors.
     public var logLevel = "warning"
     /// This program, to run the stages with.
@@ -71,6 +71,9 @@ public final class OneMachine {
         let directory = try DataDirectory.open(configuration.directory)
         let ports = try Ports(configuration)
         defer { supervisor.stopAll(isHurried: { stopWish == .atOnce }) }
+        // Left behind by one that was killed.
+        RunningSystem.remove(from: directory.path)
+        defer { RunningSystem.remove(from: directory.path) }
         do {
             let screen = try start(directory, ports)
             _ = Output.standard(screen.text(tookMs: Int((clock.monotonicNs - startedNs) / 1_000_000)))
@@ -97,6 +100,9 @@ public final class OneMachine {
         passes.renew(on: loop, log: log)
         for service in pipeline.stages { try supervisor.supervise(service) }
         try waitUntilReady(ports, token: adminToken)
+        try RunningSystem.write(
+            to: directory.path, port: ports.chat, kafka: pipeline.kafka,
+            postgresPort: postgres == nil ? nil : ports.postgres)
         return StatusScreen(pipeline: pipeline, postgres: postgres?.shownURL)
     }
 

@@ -32,7 +32,10 @@ struct PrivatePostgres {
         user = found
     }
 
-    var url: String { "postgres://fanout:\(password)@127.0.0.1:\(port)/fanout" }
+    var url: String { Self.url(port: port, password: password) }
+    static func url(port: UInt16, password: String) -> String {
+        "postgres://fanout:\(password)@127.0.0.1:\(port)/fanout"
+    }
     var shownURL: String { "postgres://fanout@127.0.0.1:\(port)/fanout" }
 
     /// Makes the cluster on the first start.

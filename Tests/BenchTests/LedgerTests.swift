@@ -5,7 +5,7 @@ import Wire
 
 @Suite struct LedgerTests {
     @Test func `loss, repeats and disorder are told apart`() {
-        var ledger = Ledger(runID: 7, chats: 1)
+        var ledger = Ledger(runID: 7, chats: 1, membersPerChat: 1)
         let ids = (0..<4).map { ledger.send(chat: 0, scheduledNs: UInt64($0)) }
         for number in 0..<4 { ledger.acknowledge(number, nowNs: 100) }
         var last: Int64 = -1
@@ -16,19 +16,29 @@ import Wire
         #expect(ledger.delivered == 3)
         #expect(ledger.repeats == 1)
         #expect(ledger.outOfOrder == 1)
-        #expect(ledger.expected(membersPerChat: 1) - ledger.delivered == 1)
+        #expect(ledger.expected - ledger.delivered == 1)
     }
 
     @Test func `another run's messages are strangers`() {
-        var ledger = Ledger(runID: 7, chats: 1)
+        var ledger = Ledger(runID: 7, chats: 1, membersPerChat: 2)
         _ = ledger.send(chat: 0, scheduledNs: 0)
         _ = ledger.deliver(MessageID(UUID(high: 8, low: 0)), seq: 1, after: -1, nowNs: 5)
         _ = ledger.deliver(MessageID(UUID(high: 7, low: 99)), seq: 2, after: 1, nowNs: 5)
         #expect(ledger.strangers == 2 && ledger.delivered == 0)
     }
 
+    @Test func `a message is done when its sender knows and every device has it`() {
+        var ledger = Ledger(runID: 7, chats: 1, membersPerChat: 2)
+        let id = ledger.send(chat: 0, scheduledNs: 0)
+        _ = ledger.deliver(id, seq: 1, after: -1, nowNs: 5)
+        ledger.acknowledge(0, nowNs: 6)
+        #expect(!ledger.isDone(0))
+        _ = ledger.deliver(id, seq: 1, after: -1, nowNs: 7)
+        #expect(ledger.isDone(0))
+    }
+
     @Test func `an acknowledgement counts once`() {
-        var ledger = Ledger(runID: 7, chats: 2)
+        var ledger = Ledger(runID: 7, chats: 2, membersPerChat: 2)
         _ = ledger.send(chat: 1, scheduledNs: 0)
         ledger.acknowledge(0, nowNs: 1)
         ledger.acknowledge(0, nowNs: 2)

@@ -10,6 +10,9 @@ struct Ledger {
     private(set) var scheduledNs: [UInt64] = []
     private var chatOf: [Int32] = []
     private var acknowledged: [Bool] = []
+    /// How many of a message's deliveries are still to come.
+    private var missing: [Int32] = []
+    private let membersPerChat: Int
     /// Messages that the log has, by chat: what each of the chat's devices must get.
     private(set) var acknowledgedByChat: [Int]
     private(set) var refused = 0
@@ -23,8 +26,9 @@ struct Ledger {
     /// Deliveries before this number of the run are warm-up.
     var measuredFrom = Int.max
 
-    init(runID: UInt64, chats: Int) {
+    init(runID: UInt64, chats: Int, membersPerChat: Int) {
         self.runID = runID
+        self.membersPerChat = membersPerChat
         acknowledgedByChat = Array(repeating: 0, count: chats)
     }
 
@@ -36,6 +40,7 @@ struct Ledger {
         self.scheduledNs.append(scheduledNs)
         chatOf.append(Int32(chat))
         acknowledged.append(false)
+        missing.append(Int32(membersPerChat))
         return MessageID(UUID(high: runID, low: UInt64(sent - 1)))
     }
 
@@ -46,6 +51,9 @@ struct Ledger {
     }
 
     func chat(of number: Int) -> Int { Int(chatOf[number]) }
+
+    /// Every device of its chat has it, and its sender knows that the log has it.
+    func isDone(_ number: Int) -> Bool { missing[number] == 0 && acknowledged[number] }
 
     mutating func acknowledge(_ number: Int, nowNs: UInt64) {
         guard !acknowledged[number] else { return }
@@ -68,11 +76,12 @@ struct Ledger {
             outOfOrder += 1
         } else {
             delivered += 1
+            missing[number] -= 1
             if number >= measuredFrom { endToEnd.record(ns: nowNs &- min(nowNs, scheduledNs[number])) }
         }
         return max(seq, lastSeq)
     }
 
     /// What must have arrived once everything has.
-    func expected(membersPerChat: Int) -> Int { acknowledgedTotal * membersPerChat }
+    var expected: Int { acknowledgedTotal * membersPerChat }
 }

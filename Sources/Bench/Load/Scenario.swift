@@ -4,7 +4,7 @@ public struct Scenario: Sendable, Equatable {
         /// Open loop: messages a second over all chats, each at its scheduled time, whether or not earlier ones have
         /// arrived. Latency counts from the scheduled time, so a stall is felt by all that it delays.
         case rate(Double)
-        /// Closed loop at saturation: this many messages of each chat under way.
+        /// Closed loop at saturation: this many messages of each chat are under way, which is until every device has it.
         case window(Int)
     }
 

@@ -14,8 +14,26 @@ public struct ProcessMeter: Sendable {
 
     public func sample() -> Sample { Sample(cpuSeconds: processes.map { Self.cpuSeconds(of: $0.id) }) }
 
+    /// By name: Postgres is many processes.
     public func difference(_ before: Sample, _ after: Sample) -> [(name: String, seconds: Double)] {
-        processes.indices.map { (processes[$0].name, after.cpuSeconds[$0] - before.cpuSeconds[$0]) }
+        var parts: [(name: String, seconds: Double)] = []
+        for (index, process) in processes.enumerated() {
+            let seconds = after.cpuSeconds[index] - before.cpuSeconds[index]
+            if let known = parts.firstIndex(where: { $0.name == process.name }) {
+                parts[known].seconds += seconds
+            } else {
+                parts.append((process.name, seconds))
+            }
+        }
+        return parts
+    }
+
+    /// The processes of a `fanout up`, with those that serve Postgres' clients; none without one.
+    public static func stages(of up: Int?) -> [(name: String, id: Int32)] {
+        guard let up else { return [] }
+        return Victims(parent: Int32(clamping: up)).processes().flatMap { process in
+            process.family.map { (name: process.name, id: $0) }
+        }
     }
 
     /// User and system time of a process and all its threads; 0 when there is no such process.

@@ -7,8 +7,8 @@ extension Command {
     static let bench = Command(
         name: "bench",
         summary: "measure a part or the whole of the system",
-        operands: BenchRun.all.map(\.name).joined(separator: "|"),
-        details: BenchRun.all.map {
+        operands: BenchRun.every.map(\.name).joined(separator: "|"),
+        details: BenchRun.every.map {
             "  \($0.name)\(String(repeating: " ", count: max(1, 12 - $0.name.count)))\($0.summary)"
         }
         .joined(separator: "\n"),
@@ -18,7 +18,7 @@ extension Command {
             Option("token-key", .string("KEY"), "load: the chat server's HS256 key", isSecret: true),
             Option("process", .keyValue, "load: name=pid of a process whose CPU time counts"),
             Option("scenario", .choice(["saturation", "fan-out", "pairs"]), "load: which of the standard loads"),
-            Option("chats", .integer(1...1_000_000), "load: how many chats"),
+            Option("chats", .integer(1...1_000_000), "load, storm: how many chats"),
             Option(
                 "members", .integer(1...100_000),
                 "load: members of each chat, each with one device; sockets: idle devices"),
@@ -26,8 +26,10 @@ extension Command {
             Option("rate", .integer(1...10_000_000), "load: messages a second over all chats, at scheduled times"),
             Option("window", .integer(1...100_000), "load: messages of each chat under way, instead of a rate"),
             Option("text-bytes", .integer(1...10_000), "load: the size of a message's text"),
-            Option("messages", .integer(1...1_000_000_000), "kafka, history: how many; push: people to tell"),
-            Option("up", .integer(1...Int.max), "chaos: the process id of the fanout up to strike"),
+            Option("messages", .integer(1...1_000_000_000), "kafka, history, storm: how many; push: people to tell"),
+            Option(
+                "up", .integer(1...Int.max),
+                "the process id of a fanout up: load counts its stages' CPU time, chaos strikes them"),
             Option("seed", .integer(0...Int.max), "chaos: where chance begins; a fresh one else"),
             Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
             Option("duration", .duration, "how long to measure", standard: "10s"),
@@ -37,9 +39,9 @@ extension Command {
             Option("json", .flag, "print JSON instead of a table"),
         ],
         run: { invocation in
-            guard let name = invocation.operands.first, let bench = BenchRun.all.first(where: { $0.name == name })
+            guard let name = invocation.operands.first, let bench = BenchRun.every.first(where: { $0.name == name })
             else {
-                throw UsageError("expected one of \(BenchRun.all.map(\.name).joined(separator: ", "))")
+                throw UsageError("expected one of \(BenchRun.every.map(\.name).joined(separator: ", "))")
             }
             return try bench.run(invocation)
         })
@@ -51,8 +53,8 @@ struct BenchRun: Sendable {
     let summary: String
     let run: @Sendable (Invocation) throws -> ExitCode
 
-    static let all: [BenchRun] = [
-        load, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, push, lag, json,
+    static let every: [BenchRun] = [
+        all, load, storm, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, push, lag, json,
     ]
 
     private static func target(_ options: Options) throws -> LoadTarget {
@@ -100,13 +102,29 @@ struct BenchRun: Sendable {
         if let bytes = options.integer("text-bytes") { scenario.textBytes = bytes }
         scenario.durationMs = options.durationMs("duration") ?? 10_000
         CurrentProcess.raiseDescriptorLimit()
-        let meter = ProcessMeter(
-            options.keyValues("process").compactMap { name, id in Int32(id).map { (name: name, id: $0) } })
+        let named = options.keyValues("process").compactMap { name, id in Int32(id).map { (name: name, id: $0) } }
+        let meter = ProcessMeter(named + ProcessMeter.stages(of: options.integer("up")))
         let report = try LoadRun.run(scenario, target: target, meter: meter)
         var json = JSONWriter()
         report.write(to: &json)
         Output.standard(options.flag("json") ? String(decoding: json.bytes, as: UTF8.self) + "\n" : report.text)
         return report.isWhole ? .success : .failure
+    }
+
+    static let storm = BenchRun(
+        name: "storm", summary: "many devices cut off at once, and back at once with what they missed"
+    ) { invocation in
+        let options = invocation.options
+        var storm = Storm.Options()
+        if let chats = options.integer("chats") { storm.chats = chats }
+        if let members = options.integer("members") { storm.membersPerChat = members }
+        if let messages = options.integer("messages") { storm.messagesPerChat = messages }
+        CurrentProcess.raiseDescriptorLimit()
+        let report = try Storm(storm, target: target(options), log: invocation.log).run()
+        var json = JSONWriter()
+        report.write(to: &json)
+        Output.standard(options.flag("json") ? String(decoding: json.bytes, as: UTF8.self) + "\n" : report.text)
+        return report.lost == 0 && report.repeated == 0 ? .success : .failure
     }
 
     static let json = BenchRun(name: "json", summary: "reading and writing JSON") { invocation in

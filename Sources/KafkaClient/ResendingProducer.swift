@@ -87,7 +87,8 @@ public final class ResendingProducer {
             let byteCount = (key?.count ?? 0) + (value?.count ?? 0) + headers.bytes.count
             if let partition, mustWait(topic, partition, byteCount: byteCount) {
                 let record = SavedRecord(
-                    tag: tag, topic: topic, partition: partition, key: copy(key), value: copy(value), headers: copy headers, timestampMs: timestampMs)
+                    tag: tag, topic: topic, partition: partition, key: copy(key), value: copy(value),
+                    headers: copy headers, timestampMs: timestampMs)
                 return took(wait(record), tag)
             }
             let result = try producer.produce(

@@ -86,7 +86,7 @@ import Testing
         defer { system.terminate(seconds: 40) }
         try #require(system.waitForOutput("Ctrl-C stops", seconds: 90), "\(system.text)")
         let chat = try #require(system.text.firstMatch(of: /http:\/\/([0-9.:]+)\/metrics/)).1
-        let stages = system.text.matches(of: /http:\/\/([0-9.:]+)\/metrics  ([a-z]+)/).map { "\($0.2)=\($0.1)" }
+        let stages = system.text.matches(of: /([a-z]+) :([0-9]+)/).map { "\($0.1)=127.0.0.1:\($0.2)" }
         #expect(stages.count == 7)
         let (status, text) = try WebClientTests.run(
             [".venv/bin/python", "ops/check.py", "chat=\(chat)"] + stages)

@@ -17,6 +17,8 @@ public final class ChaosRun {
         public var membersPerChat = 6
         /// The process id of `fanout up`.
         public var up: Int32 = 0
+        /// Processes that nothing happens to.
+        public var spared: Set<String> = []
 
         public init() {}
     }
@@ -109,7 +111,8 @@ public final class ChaosRun {
 
     private func strike(_ round: Int) {
         _ = wait(upToMs: .random(in: 300...1500, using: &generator)) { false }
-        guard let victim = Victims(parent: options.up).processes().randomElement(using: &generator) else {
+        let victims = Victims(parent: options.up).processes().filter { !options.spared.contains($0.name) }
+        guard let victim = victims.randomElement(using: &generator) else {
             return violate("fanout up has no children any more")
         }
         let blow = Blow.random(against: victim, using: &generator)

@@ -31,6 +31,7 @@ extension Command {
                 "up", .integer(1...Int.max),
                 "the process id of a fanout up: load counts its stages' CPU time, chaos strikes them"),
             Option("seed", .integer(0...Int.max), "chaos: where chance begins; a fresh one else"),
+            Option("spare", .string("NAME,…"), "chaos: processes that nothing happens to"),
             Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
             Option("duration", .duration, "how long to measure", standard: "10s"),
             Option("changes", .integer(1000...100_000_000), "cdc: row changes to catch up with", standard: "1000000"),
@@ -75,6 +76,7 @@ struct BenchRun: Sendable {
         storm.rounds = options.integer("rounds") ?? 10
         guard let up = options.integer("up") else { throw UsageError("--up is required: the process id of fanout up") }
         storm.up = Int32(clamping: up)
+        storm.spared = Set((options.string("spare") ?? "").split(separator: ",").map(String.init))
         CurrentProcess.raiseDescriptorLimit()
         Output.standard("seed \(storm.seed)\n")
         let report = try ChaosRun(

@@ -84,7 +84,9 @@ public final class Storm {
         connect(devices)
         try wait("devices to connect", seconds: 120) { ready == devices.count }
         // A second device of one member of each chat stays and says what the others will miss.
-        let senders = (0..<options.chats).map { StormDevice(self, user: population.user(chat: $0, member: 0)) }
+        let senders = (0..<options.chats).map {
+            StormDevice(self, user: population.user(chat: $0, member: 0), isCutOff: false)
+        }
         connect(senders)
         try wait("senders to connect", seconds: 60) { ready == devices.count + senders.count }
         try say(1, by: senders)
@@ -177,6 +179,7 @@ public final class Storm {
 private final class StormDevice: StreamDelegate {
     private unowned let storm: Storm
     private let user: UserID
+    private let isCutOff: Bool
     private let device = DeviceID.random()
     private var token = ""
     private var stream: System.Stream?
@@ -189,8 +192,8 @@ private final class StormDevice: StreamDelegate {
     private var isCaughtUp = false
     var messages = 0
 
-    init(_ storm: Storm, user: UserID) {
-        (self.storm, self.user) = (storm, user)
+    init(_ storm: Storm, user: UserID, isCutOff: Bool = true) {
+        (self.storm, self.user, self.isCutOff) = (storm, user, isCutOff)
     }
 
     func connect() {
@@ -280,7 +283,7 @@ private final class StormDevice: StreamDelegate {
     }
 
     private func noteWhole() {
-        guard storm.expected > 0, isCaughtUp, messages >= storm.expected, !isWhole else { return }
+        guard isCutOff, storm.expected > 0, isCaughtUp, messages >= storm.expected, !isWhole else { return }
         isWhole = true
         storm.whole += 1
     }

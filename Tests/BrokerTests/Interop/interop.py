@@ -262,7 +262,8 @@ def committed_offsets_are_found_again():
     client = consumer(group)
     client.subscribe([topic])
     consume(client, 100)
-    committed = {entry.partition: entry.offset for entry in client.commit(asynchronous=False)}
+    # A partition that nothing went to has no position.
+    committed = {entry.partition: entry.offset for entry in client.commit(asynchronous=False) if entry.offset >= 0}
     client.close()
     client = consumer(group)
     found = client.committed([ck.TopicPartition(topic, n) for n in range(2)], timeout=10)

@@ -29,21 +29,37 @@ extension ChatLoop {
     func perform(_ step: SessionFeed<[UInt8]>.Step, _ client: Client, _ session: Session) {
         switch step {
         case .nothing: break
-        case .wait: session.isRegistered = false
+        case .register: links.registerAgain(client.number, session)
         case .fill(let after, let through):
             // The next page is asked for when this one has left, so a slow device holds one page and no more.
-            if let stream = client.stream, stream.isBlocked || stream.queuedBytes > configuration.limits.fillBytes {
-                session.extras.pendingFill = (after, through)
-            } else {
-                links.fill(client.number, session, after: after, through: through)
-            }
-        case .history(let from, let until): serveHistory(from, until, client, session)
+            if hasRoom(client) { links.fill(client.number, session, after: after, through: through) }
+        case .history(let run, let from, let until): serveHistory(run, from, until, client, session)
         case .live(let isFirst):
             for held in session.feed.takeHeld() { client.send(held.payload) }
             guard isFirst || session.isReset else { return }
             client.send(ServerFrame.caughtUp(session.feed.after ?? .start, isReset: session.isReset))
             session.isReset = false
         }
+    }
+
+    /// Whether the device's queue has room for the next part of what it missed; if not, `drained` is called when it has.
+    func hasRoom(_ client: Client) -> Bool {
+        guard let stream = client.stream else { return false }
+        if stream.isBlocked { return false }
+        guard stream.queuedBytes > configuration.limits.fillBytes else { return true }
+        // Written, but not sent before the tick's end: unless the socket turns out to be full, nothing else tells.
+        let number = client.number
+        loop.schedule(afterMs: 1) { [weak self] in
+            guard let self, let (client, session) = session(number) else { return }
+            drained(client, session)
+        }
+        return false
+    }
+
+    /// The device's queue has room again.
+    func drained(_ client: Client, _ session: Session) {
+        guard let (after, through) = session.feed.fillDue, hasRoom(client) else { return }
+        links.fill(client.number, session, after: after, through: through)
     }
 
     /// Keeps what the session knows of its chats true. What it does not know yet it will ask for, and hear at least this

@@ -13,9 +13,9 @@ extension ChatLoop {
     private static let waitMs = 50
     private static let waitsMax = 100
 
-    func serveHistory(_ from: Cursor, _ until: Cursor, _ client: Client, _ session: Session) {
+    func serveHistory(_ run: UInt32, _ from: Cursor, _ until: Cursor, _ client: Client, _ session: Session) {
         metrics.histories.add()
-        guard let database else { return giveUp(client, session) }
+        guard let database else { return giveUp(run, client, session) }
         let number = client.number
         let topic = configuration.names[.messages]
         func check(_ waits: Int) {
@@ -23,13 +23,13 @@ extension ChatLoop {
                 guard let self, let (client, session) = self.session(number) else { return }
                 guard case .success(let found) = result, let coverage = found,
                     !coverage.isTooOld(cursorMs: from.timestamp)
-                else { return giveUp(client, session) }
+                else { return giveUp(run, client, session) }
                 if coverage.isComplete(upToMs: until.timestamp) {
-                    begin(from, Int32(coverage.partitionCount), client, session)
+                    begin(run, from, Int32(coverage.partitionCount), client, session)
                 } else if waits < Self.waitsMax {
                     loop.schedule(afterMs: Self.waitMs) { check(waits + 1) }
                 } else {
-                    giveUp(client, session)
+                    giveUp(run, client, session)
                 }
             }
         }
@@ -37,45 +37,51 @@ extension ChatLoop {
     }
 
     /// The place is lost for the stream; the device reloads its conversations, and is live from here.
-    private func giveUp(_ client: Client, _ session: Session) {
+    private func giveUp(_ run: UInt32, _ client: Client, _ session: Session) {
+        guard session.feed.isServing(run) else { return }
         session.isReset = true
-        perform(session.feed.historyServed(), client, session)
+        perform(session.feed.historyServed(run), client, session)
     }
 
-    private func begin(_ from: Cursor, _ partitionCount: Int32, _ client: Client, _ session: Session) {
+    private func begin(
+        _ run: UInt32, _ from: Cursor, _ partitionCount: Int32, _ client: Client, _ session: Session
+    ) {
         guard let database else { return }
         let number = client.number
         let user = session.user
         database.rows(Sync.bounds(afterMs: from.timestamp, topic: configuration.names[.messages])) {
             [weak self] result in
             guard let self, let (client, session) = self.session(number) else { return }
-            guard case .success(let bounds) = result else { return giveUp(client, session) }
+            guard case .success(let bounds) = result else { return giveUp(run, client, session) }
             database.rows(Sync.chats(of: user, since: bounds)) { [weak self] result in
                 guard let self, let (client, session) = self.session(number) else { return }
-                guard case .success(let chats) = result else { return giveUp(client, session) }
+                guard case .success(let chats) = result else { return giveUp(run, client, session) }
                 let plan = SyncPlan(chats, bounds: bounds, partitionCount: partitionCount)
-                page(plan, from, client, session)
+                page(run, plan, from, client, session)
             }
         }
     }
 
     /// Messages of History bear the cursor that the device came with: should it go away before the end, it starts there
     /// again, and drops what it has already.
-    private func page(_ plan: SyncPlan, _ from: Cursor, _ client: Client, _ session: Session) {
-        guard !plan.isFinished else { return perform(session.feed.historyServed(), client, session) }
+    private func page(_ run: UInt32, _ plan: SyncPlan, _ from: Cursor, _ client: Client, _ session: Session) {
+        // Another owner has been registered with since: what is missing then is asked for anew.
+        guard session.feed.isServing(run) else { return }
+        guard !plan.isFinished else { return perform(session.feed.historyServed(run), client, session) }
         guard let database else { return }
         let number = client.number
         if let stream = client.stream, stream.isBlocked || stream.queuedBytes > configuration.limits.fillBytes {
             loop.schedule(afterMs: Self.waitMs) { [weak self] in
                 guard let self, let (client, session) = self.session(number) else { return }
-                page(plan, from, client, session)
+                page(run, plan, from, client, session)
             }
             return
         }
         var plan = plan
         database.rows(plan.nextPage()) { [weak self] result in
             guard let self, let (client, session) = self.session(number) else { return }
-            guard case .success(let rows) = result else { return giveUp(client, session) }
+            guard case .success(let rows) = result else { return giveUp(run, client, session) }
+            guard session.feed.isServing(run) else { return }
             var json = JSONWriter()
             for row in rows {
                 json.removeAll()
@@ -85,7 +91,7 @@ extension ChatLoop {
                 client.send(Frame.encode(.text, json.bytes))
             }
             plan.received(rows)
-            page(plan, from, client, session)
+            page(run, plan, from, client, session)
         }
     }
 }

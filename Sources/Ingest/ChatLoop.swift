@@ -190,12 +190,6 @@ final class ChatLoop {
 
     func closeSlow(_ client: Client) { refuse(client, .tooSlow, "too slow") }
 
-    func drained(_ client: Client, _ session: Session) {
-        guard let extras = session.busy, let (after, through) = extras.pendingFill else { return }
-        extras.pendingFill = nil
-        links.fill(client.number, session, after: after, through: through)
-    }
-
     // MARK: Revocation
 
     func revoke(_ users: Set<UserID>) {

@@ -2,31 +2,36 @@
 /// missed, none comes twice and none overtakes another, whatever happens to links and owners (docs/push-link.md, "A
 /// session's stream").
 ///
+/// Every answer names the request that it answers, and only the answer to the last one counts: what a former owner says
+/// late, or what was asked for a registration that is void, changes nothing.
+///
 /// A live session costs its cursor and a few bytes: `Payload` is whatever the chat server shares among the sessions of a
 /// batch, and is held here only while a gap is being filled.
 public struct SessionFeed<Payload> {
     private enum State {
         /// No owner to ask, or not yet asked.
         case waiting
-        case registering
-        /// Being filled from the hot window, through this offset; live events wait.
-        case filling(through: Cursor)
+        case registering(request: UInt32)
+        /// Being filled from the hot window, through this offset; live events wait. No request while the next page has
+        /// yet to be asked for.
+        case filling(through: Cursor, request: UInt32?)
         /// History is serving what lies before the hot window.
-        case history(until: Cursor, through: Cursor)
+        case history(run: UInt32, until: Cursor, through: Cursor)
         case live
     }
 
     /// What is to be done next for the session.
     public enum Step: Hashable, Sendable {
         case nothing
-        /// Ask the owner for what lies in between.
+        /// Ask the owner for what lies in between, now or when there is room (`fillDue`), then call `asked`.
         case fill(after: Cursor, through: Int64)
-        /// Ask History for everything after `from` up to the window's start, then call `historyServed`.
-        case history(from: Cursor, until: Cursor)
+        /// Ask History for everything after `from` up to the window's start, then call `historyServed`. Stop when
+        /// `isServing` says that the run is void.
+        case history(run: UInt32, from: Cursor, until: Cursor)
         /// Pass on what waits (`takeHeld`); the session is live. `first` when it was the first time: `caught_up`.
         case live(first: Bool)
-        /// Registration is void: wait for the partition's next owner.
-        case wait
+        /// The owner does not know the session: name it again to whoever owns the partition, now or next.
+        case register
     }
 
     public enum Verdict: Hashable, Sendable {
@@ -49,26 +54,50 @@ public struct SessionFeed<Payload> {
     public private(set) var after: Cursor?
     private var held: [Held] = []
     private var heldByteCount = 0
+    private var historyRuns: UInt32 = 0
 
     /// `after`: where the device left off; `nil` starts live.
     public init(after: Cursor?) { self.after = after }
 
     public var isLive: Bool { if case .live = state { true } else { false } }
 
-    /// The session has been named to an owner in a `register` frame, with `after` as its cursor.
-    public mutating func register() {
-        state = .registering
+    /// The page that is to be asked for as soon as the session has room for it.
+    public var fillDue: (after: Cursor, through: Int64)? {
+        guard case .filling(let through, request: nil) = state, let after else { return nil }
+        return (after, through.offset)
     }
 
-    /// The owner has answered the registration.
-    public mutating func registered(liveAfter: Cursor) -> Step {
-        guard case .registering = state else { return .nothing }
+    /// Whether History still serves this run.
+    public func isServing(_ run: UInt32) -> Bool {
+        if case .history(run, _, _) = state { true } else { false }
+    }
+
+    /// The session is named to an owner in this `register` frame, with `after` as its cursor. Whatever was asked before
+    /// is void.
+    public mutating func register(_ request: UInt32) {
+        dropHeld()
+        state = .registering(request: request)
+    }
+
+    /// The owner has answered a registration.
+    public mutating func registered(_ request: UInt32, liveAfter: Cursor) -> Step {
+        guard case .registering(request) = state else { return .nothing }
         guard let after, after.offset < liveAfter.offset else {
             if after == nil { after = liveAfter }
             return goLive()
         }
-        state = .filling(through: liveAfter)
-        return .fill(after: after, through: liveAfter.offset)
+        return fill(after, through: liveAfter)
+    }
+
+    private mutating func fill(_ after: Cursor, through: Cursor) -> Step {
+        state = .filling(through: through, request: nil)
+        return .fill(after: after, through: through.offset)
+    }
+
+    /// The fill that is due has been asked for by this request.
+    public mutating func asked(_ request: UInt32) {
+        guard case .filling(let through, request: nil) = state else { return }
+        state = .filling(through: through, request: request)
     }
 
     /// A batch from the partition's owner names the session.
@@ -80,7 +109,7 @@ public struct SessionFeed<Payload> {
             guard let after, cursor.offset > after.offset else { return .drop }
             self.after = cursor
             return .deliver
-        case .filling(let through), .history(_, let through):
+        case .filling(let through, _), .history(_, _, let through):
             // At or below: the fill brings it.
             guard cursor.offset > through.offset else { return .drop }
             if heldByteCount + byteCount > heldBytesMax { return kind.isDroppable ? .drop : .overflow }
@@ -93,50 +122,51 @@ public struct SessionFeed<Payload> {
         }
     }
 
-    /// One event of a page.
-    public mutating func receive(filled offset: Int64) -> Verdict {
-        guard case .filling = state, let after, offset > after.offset else { return .drop }
+    /// One event of the page that answers a request.
+    public mutating func receive(filled offset: Int64, by request: UInt32) -> Verdict {
+        guard case .filling(_, request) = state, let after, offset > after.offset else { return .drop }
         // The page's `upTo` brings the time; between two events of a page only the offset matters.
         self.after = Cursor(offset: offset, timestamp: after.timestamp)
         return .deliver
     }
 
-    /// The end of a page.
-    public mutating func receive(pageUpTo upTo: Cursor, isLast: Bool) -> Step {
-        guard case .filling(let through) = state, let after else { return .nothing }
+    /// The end of the page that answers a request.
+    public mutating func receive(pageUpTo upTo: Cursor, isLast: Bool, by request: UInt32) -> Step {
+        guard case .filling(let through, request) = state, let after else { return .nothing }
         if upTo.offset >= through.offset {
             // The time of the registration's answer is the record's own; a page may not have that record at hand.
             self.after = through
         } else if upTo.offset >= after.offset {
             self.after = upTo
         }
-        return isLast ? goLive() : .fill(after: self.after ?? upTo, through: through.offset)
+        return isLast ? goLive() : fill(self.after ?? upTo, through: through)
     }
 
-    public mutating func receive(cannotFill reason: FillRefusal, windowStart: Cursor) -> Step {
+    /// The answer to a request that cannot be served, or, `FillRequest.unasked`, what the owner says by itself.
+    public mutating func receive(cannotFill reason: FillRefusal, windowStart: Cursor, by request: UInt32) -> Step {
         guard let after else { return .nothing }
         let through: Cursor
         switch (state, reason) {
-        case (.filling, .unknownSession):
+        case (.filling(_, request), .unknownSession):
             ownerLost(heard: nil)
-            return .wait
-        case (.filling(let wanted), _): through = wanted
+            return .register
+        case (.filling(let wanted, request), _): through = wanted
         // The session seemed to be ahead of the log and went live; what it needs begins after `windowStart`.
-        case (.live, .foreign): through = windowStart
+        case (.live, .foreign) where request == FillRequest.unasked: through = windowStart
         default: return .nothing
         }
+        historyRuns &+= 1
         // A foreign cursor's time still tells History where to start.
-        state = .history(until: windowStart, through: through)
-        return .history(from: after, until: windowStart)
+        state = .history(run: historyRuns, until: windowStart, through: through)
+        return .history(run: historyRuns, from: after, until: windowStart)
     }
 
-    /// History has handed over everything up to the window's start of the last `.history` step.
-    public mutating func historyServed() -> Step {
-        guard case .history(let until, let through) = state else { return .nothing }
+    /// History has handed over everything up to the window's start of this `.history` step.
+    public mutating func historyServed(_ run: UInt32) -> Step {
+        guard case .history(run, let until, let through) = state else { return .nothing }
         after = until
         guard until.offset < through.offset else { return goLive() }
-        state = .filling(through: through)
-        return .fill(after: until, through: through.offset)
+        return fill(until, through: through)
     }
 
     /// The events that waited while the gap was filled, in order; to be passed on after `.live`.
@@ -155,7 +185,11 @@ public struct SessionFeed<Payload> {
     public mutating func ownerLost(heard: Cursor?) {
         if isLive, let heard, heard.offset > after?.offset ?? -1 { after = heard }
         state = .waiting
-        // Whatever waits lies beyond `after` and comes again, by fill or live.
+        dropHeld()
+    }
+
+    /// Whatever waits lies beyond `after` and comes again, by fill or live.
+    private mutating func dropHeld() {
         held = []
         heldByteCount = 0
     }

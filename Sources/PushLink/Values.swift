@@ -82,6 +82,9 @@ public struct PartitionProgress: Hashable, Sendable {
 
 /// An instance's request for what a session missed: events after `after`, up to and including `through`.
 public struct FillRequest: Hashable, Sendable {
+    /// The number of no request: of what a worker says by itself.
+    public static let unasked: UInt32 = 0
+
     public let request: UInt32
     public let partition: Int32
     public let session: SessionNumber

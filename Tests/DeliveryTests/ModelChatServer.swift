@@ -50,10 +50,8 @@ final class ModelChatServer {
     var history: (ModelDevice, _ from: Cursor, _ until: Cursor) -> [Cursor] = { _, _, _ in [] }
     private(set) var sessions: [SessionNumber: Session] = [:]
     private(set) var links: [Int: InstanceLink] = [:]
-    private var owners = OwnerTable<Int>()
-    private var requests: [UInt32: [SessionNumber]] = [:]
+    private var ledger = LinkLedger<Int>()
     private var nextNumber: SessionNumber = 1
-    private var nextRequest: UInt32 = 1
     var fillBytes: UInt32 = 65_536
     var heldBytesMax = 1 << 20
     private(set) var presence: [UserID: PresenceNotice] = [:]
@@ -81,7 +79,7 @@ final class ModelChatServer {
 
     func lose(_ link: Int) {
         guard links.removeValue(forKey: link) != nil else { return }
-        for (partition, heard) in owners.remove(link) { ownerLost(partition, heard) }
+        lose(ledger.remove(link))
     }
 
     func receive(_ link: Int, _ bytes: [UInt8], nowMs: Int64) {
@@ -112,27 +110,23 @@ final class ModelChatServer {
         switch message {
         case .claim(let count, let claims):
             for claim in claims {
-                switch owners.claim(claim, partitionCount: count, by: link) {
+                switch ledger.claim(claim, partitionCount: count, by: link) {
                 case .refused(let term): links[link]?.send(.refused(partition: claim.partition, term: term))
                 case .accepted(_, let heard):
                     ownerLost(claim.partition, heard)
-                    registerAll(claim.partition, link)
+                    registerAll(claim.partition)
                 }
             }
-        case .release(let partitions):
-            for partition in partitions {
-                if let heard = owners.release(partition, by: link) { ownerLost(partition, heard) }
-            }
+        case .release(let partitions): lose(ledger.release(partitions, by: link))
         case .registered(let request, let partition, let liveAfter):
-            guard owners.isOwner(link, of: partition) else { return }
-            for number in requests.removeValue(forKey: request) ?? [] {
+            for number in ledger.registered(request, in: partition, by: link) {
                 guard let session = sessions[number] else { continue }
                 let isNew = session.device.cursor == nil && session.feed.after == nil
-                step(session, session.feed.registered(liveAfter: liveAfter))
+                step(session, session.feed.registered(request, liveAfter: liveAfter))
                 if isNew, session.device.start == nil { session.device.start = liveAfter }
             }
         case .batch(let batch):
-            guard owners.heard(batch.cursor, of: batch.partition, from: link), let of = links[link] else { return }
+            guard ledger.heard(batch.cursor, of: batch.partition, from: link), let of = links[link] else { return }
             let byteCount = of.withPayload(of: batch) { $0.count }
             for number in of.sessions(of: batch) {
                 guard let session = sessions[number] else { continue }
@@ -147,19 +141,17 @@ final class ModelChatServer {
                 }
             }
         case .progress(let positions):
-            for position in positions { _ = owners.heard(position.routed, of: position.partition, from: link) }
+            for position in positions { _ = ledger.heard(position.routed, of: position.partition, from: link) }
         case .page(let page):
-            guard let session = sessions[page.session], requests[page.request] == [page.session] else { return }
-            requests[page.request] = nil
-            for event in page.events where session.feed.receive(filled: event.offset) == .deliver {
+            guard let session = sessions[page.session], isOwner(link, of: session) else { return }
+            for event in page.events where session.feed.receive(filled: event.offset, by: page.request) == .deliver {
                 let cursor = links[link]?.withPayload(of: event) { Self.cursor(of: $0) }
                 session.device.show(.init(offset: event.offset, cursor: cursor ?? .start))
             }
-            step(session, session.feed.receive(pageUpTo: page.upTo, isLast: page.isLast))
+            step(session, session.feed.receive(pageUpTo: page.upTo, isLast: page.isLast, by: page.request))
         case .cannotFill(let request, let number, let reason, let windowStart):
-            guard let session = sessions[number], request == 0 || requests[request] == [number] else { return }
-            requests[request] = nil
-            step(session, session.feed.receive(cannotFill: reason, windowStart: windowStart))
+            guard let session = sessions[number], isOwner(link, of: session) else { return }
+            step(session, session.feed.receive(cannotFill: reason, windowStart: windowStart, by: request))
         case .presence(let notices):
             for notice in notices {
                 presence[notice.user] = notice
@@ -176,24 +168,29 @@ final class ModelChatServer {
         return Cursor(String(showing: frame.extracting(end - Cursor.textCount..<end)))
     }
 
+    private func isOwner(_ link: Int, of session: Session) -> Bool {
+        ledger.partition(of: session.device.user).map { ledger.isOwner(link, of: $0) } ?? false
+    }
+
     private func step(_ session: Session, _ step: SessionFeed<Cursor>.Step) {
         switch step {
-        case .nothing, .wait: break
+        case .nothing: break
+        case .register: register(session)
         case .fill(let after, let through):
-            guard let partition = owners.partition(of: session.device.user), let link = owners.owner(of: partition)
+            guard let partition = ledger.partition(of: session.device.user), let question = ledger.fill(in: partition)
             else { return }
-            let request = newRequest([session.number])
-            links[link]?.send(
+            session.feed.asked(question.request)
+            links[question.link]?.send(
                 .fill(
                     FillRequest(
-                        request: request, partition: partition, session: session.number, after: after, through: through,
-                        bytesMax: fillBytes)))
-        case .history(let from, let until):
+                        request: question.request, partition: partition, session: session.number, after: after,
+                        through: through, bytesMax: fillBytes)))
+        case .history(let run, let from, let until):
             historyCount += 1
             for cursor in history(session.device, from, until) {
                 session.device.show(.init(offset: cursor.offset, cursor: cursor))
             }
-            self.step(session, session.feed.historyServed())
+            self.step(session, session.feed.historyServed(run))
         case .live(let first):
             for held in session.feed.takeHeld() {
                 session.device.show(.init(offset: held.cursor.offset, cursor: held.cursor))
@@ -205,43 +202,48 @@ final class ModelChatServer {
         }
     }
 
-    private func newRequest(_ numbers: [SessionNumber]) -> UInt32 {
-        defer { nextRequest += 1 }
-        requests[nextRequest] = numbers
-        return nextRequest
-    }
-
     // MARK: Sessions
 
     private func sessions(in partition: Int32) -> [Session] {
-        sessions.values.filter { owners.partition(of: $0.device.user) == partition }.sorted { $0.number < $1.number }
+        sessions.values.filter { ledger.partition(of: $0.device.user) == partition }.sorted { $0.number < $1.number }
+    }
+
+    private func lose(_ loss: LinkLedger<Int>.Loss) {
+        for (partition, heard) in loss.partitions { ownerLost(partition, heard) }
     }
 
     private func ownerLost(_ partition: Int32, _ heard: Cursor?) {
-        let numbers = Set(sessions(in: partition).map(\.number))
-        for number in numbers { sessions[number]?.feed.ownerLost(heard: heard) }
-        requests = requests.filter { $0.value.allSatisfy { !numbers.contains($0) } && !$0.value.isEmpty }
+        for session in sessions(in: partition) { session.feed.ownerLost(heard: heard) }
     }
 
-    private func registration(_ session: Session) -> SessionRegistration {
-        session.feed.register()
-        return SessionRegistration(
-            number: session.number, user: session.device.user, device: session.device.device, after: session.feed.after,
-            largeChats: session.device.largeChats)
+    private func register(_ session: Session) {
+        if let partition = ledger.partition(of: session.device.user) { register([session], partition, isLast: false) }
     }
 
-    private func registerAll(_ partition: Int32, _ link: Int) {
+    private func register(_ sessions: [Session], _ partition: Int32, isLast: Bool) {
+        guard let question = ledger.register(sessions.map(\.number), in: partition) else { return }
+        for session in sessions { session.feed.register(question.request) }
+        let registrations = sessions.map {
+            SessionRegistration(
+                number: $0.number, user: $0.device.user, device: $0.device.device, after: $0.feed.after,
+                largeChats: $0.device.largeChats)
+        }
+        links[question.link]?.send(
+            .register(request: question.request, partition: partition, isLast: isLast, registrations))
+    }
+
+    private func registerAll(_ partition: Int32) {
         let all = sessions(in: partition)
         // In two frames, as it would be for many.
         let half = all.count / 2
-        for (part, isLast) in [(all[..<half], false), (all[half...], true)] where isLast || !part.isEmpty {
-            let request = newRequest(part.map(\.number))
-            links[link]?.send(
-                .register(
-                    request: request, partition: partition, isLast: isLast, part.map { registration($0) }))
-        }
-        let users = watched.filter { owners.partition(of: $0) == partition }
-        if !users.isEmpty { links[link]?.send(.watch(users.sorted())) }
+        if half > 0 { register(Array(all[..<half]), partition, isLast: false) }
+        register(Array(all[half...]), partition, isLast: true)
+        let users = watched.filter { ledger.partition(of: $0) == partition }
+        if !users.isEmpty { send(.watch(users.sorted()), in: partition) }
+    }
+
+    private func send(_ message: InstanceMessage, in partition: Int32?) {
+        if let partition, let link = ledger.owner(of: partition) { links[link]?.send(message) }
     }
 
     @discardableResult
@@ -249,33 +251,23 @@ final class ModelChatServer {
         let session = Session(nextNumber, device)
         nextNumber += 1
         sessions[session.number] = session
-        if let partition = owners.partition(of: device.user), let link = owners.owner(of: partition) {
-            let request = newRequest([session.number])
-            links[link]?.send(
-                .register(request: request, partition: partition, isLast: false, [registration(session)]))
-        }
+        register(session)
         return session.number
     }
 
     func close(_ number: SessionNumber) {
         guard let session = sessions.removeValue(forKey: number),
-            let partition = owners.partition(of: session.device.user), let link = owners.owner(of: partition)
+            let partition = ledger.partition(of: session.device.user)
         else { return }
-        links[link]?.send(.unregister(partition: partition, [number]))
+        send(.unregister(partition: partition, [number]), in: partition)
     }
 
     func watch(_ user: UserID) {
         watched.insert(user)
-        if let partition = owners.partition(of: user), let link = owners.owner(of: partition) {
-            links[link]?.send(.watch([user]))
-        }
+        send(.watch([user]), forUser: user)
     }
 
-    func send(_ message: InstanceMessage, forUser user: UserID) {
-        if let partition = owners.partition(of: user), let link = owners.owner(of: partition) {
-            links[link]?.send(message)
-        }
-    }
+    func send(_ message: InstanceMessage, forUser user: UserID) { send(message, in: ledger.partition(of: user)) }
 
     func takeOverflowed() -> [ModelDevice] {
         defer { overflowed = [] }

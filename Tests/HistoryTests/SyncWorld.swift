@@ -66,6 +66,7 @@ final class SyncWorld {
     private let windowBytes: Int
     private(set) var historyCount = 0
     private(set) var cutCount = 0
+    private var lastRequest: UInt32 = 0
 
     init(seed: UInt64, _ store: inout StoreConnection) throws {
         self.seed = seed
@@ -239,12 +240,15 @@ final class SyncWorld {
     private func partition(of device: SyncDevice) -> Int { Int(users[device.user].partition(count: Self.partitions)) }
 
     private func connect(_ device: SyncDevice) {
-        var feed = SessionFeed<Message>(after: device.cursor)
-        feed.register()
-        let end = userSides[partition(of: device)].deliveries.last?.cursor
-        let step = feed.registered(liveAfter: end ?? Cursor(offset: -1, timestamp: nowMs))
-        device.session = SyncDevice.Session(feed: feed)
-        take(step, device)
+        device.session = SyncDevice.Session(feed: SessionFeed(after: device.cursor))
+        register(device)
+    }
+
+    private func register(_ device: SyncDevice) {
+        lastRequest += 1
+        device.session?.feed.register(lastRequest)
+        let end = userSides[partition(of: device)].deliveries.last?.cursor ?? Cursor(offset: -1, timestamp: nowMs)
+        if let step = device.session?.feed.registered(lastRequest, liveAfter: end) { take(step, device) }
     }
 
     private func disconnect(_ device: SyncDevice) {
@@ -257,11 +261,15 @@ final class SyncWorld {
 
     private func take(_ step: SessionFeed<Message>.Step, _ device: SyncDevice) {
         switch step {
-        case .nothing, .wait: device.session?.work = nil
-        case .fill(let after, let through): device.session?.work = .fill(after: after, through: through)
-        case .history(let from, let until):
+        case .nothing: device.session?.work = nil
+        case .register: register(device)
+        case .fill(let after, let through):
+            lastRequest += 1
+            device.session?.feed.asked(lastRequest)
+            device.session?.work = .fill(request: lastRequest, after: after, through: through)
+        case .history(let run, let from, let until):
             historyCount += 1
-            device.session?.work = .history(from: from, until: until, plan: nil)
+            device.session?.work = .history(run: run, from: from, until: until, plan: nil)
         case .live:
             device.session?.work = nil
             for held in device.session?.feed.takeHeld() ?? [] { device.show(held.payload, held.cursor) }
@@ -273,11 +281,11 @@ final class SyncWorld {
     private func advance(_ device: SyncDevice, _ store: inout StoreConnection) throws {
         switch device.session?.work {
         case nil: break
-        case .fill(let after, let through): fill(device, after, through)
-        case .history(let from, let until, let plan):
+        case .fill(let request, let after, let through): fill(device, request, after, through)
+        case .history(let run, let from, let until, let plan):
             guard var plan else {
                 if let plan = try makePlan(device, from, until, &store) {
-                    device.session?.work = .history(from: from, until: until, plan: plan)
+                    device.session?.work = .history(run: run, from: from, until: until, plan: plan)
                 }
                 return
             }
@@ -288,9 +296,9 @@ final class SyncWorld {
                     device.show(Message(chat: chat, seq: row.seq, ts: row.ts, sender: 0), from)
                 }
                 plan.received(rows)
-                device.session?.work = .history(from: from, until: until, plan: plan)
+                device.session?.work = .history(run: run, from: from, until: until, plan: plan)
             }
-            if plan.isFinished, let step = device.session?.feed.historyServed() { take(step, device) }
+            if plan.isFinished, let step = device.session?.feed.historyServed(run) { take(step, device) }
         }
     }
 
@@ -310,21 +318,24 @@ final class SyncWorld {
             limit: Int.random(in: 1...9, using: &random))
     }
 
-    private func fill(_ device: SyncDevice, _ after: Cursor, _ through: Int64) {
+    private func fill(_ device: SyncDevice, _ request: UInt32, _ after: Cursor, _ through: Int64) {
         let side = userSides[partition(of: device)]
         let answer = side.window.fill(
             user: device.user, largeChats: [], after: after, through: through,
             bytesMax: Int.random(in: 1...200, using: &random)
         ) { offset, _, _ in
-            guard device.session?.feed.receive(filled: offset) == .deliver else { return }
+            guard device.session?.feed.receive(filled: offset, by: request) == .deliver else { return }
             let delivery = side.deliveries[Int(offset)]
             device.show(delivery.message, delivery.cursor)
         }
         switch answer {
         case .served(let upTo, let isLast):
-            if let step = device.session?.feed.receive(pageUpTo: upTo, isLast: isLast) { take(step, device) }
+            if let step = device.session?.feed.receive(pageUpTo: upTo, isLast: isLast, by: request) {
+                take(step, device)
+            }
         case .refused(let refusal):
-            if let step = device.session?.feed.receive(cannotFill: refusal, windowStart: side.window.start) {
+            let start = side.window.start
+            if let step = device.session?.feed.receive(cannotFill: refusal, windowStart: start, by: request) {
                 take(step, device)
             }
         }
@@ -363,9 +374,9 @@ final class SyncWorld {
 /// One device as a person holds it.
 final class SyncDevice {
     enum Work {
-        case fill(after: Cursor, through: Int64)
+        case fill(request: UInt32, after: Cursor, through: Int64)
         /// Without a plan while the sink is behind.
-        case history(from: Cursor, until: Cursor, plan: SyncPlan?)
+        case history(run: UInt32, from: Cursor, until: Cursor, plan: SyncPlan?)
     }
 
     struct Session {

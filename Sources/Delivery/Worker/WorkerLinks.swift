@@ -127,7 +127,7 @@ extension DeliveryWorker {
             case false?: break
             case true?:
                 instances[number]?.link?.send(
-                    .cannotFill(request: 0, session: session.number, .foreign, windowStart: routed))
+                    .cannotFill(request: FillRequest.unasked, session: session.number, .foreign, windowStart: routed))
             case nil:
                 if doubtful[partition] == nil { act(.askEnd(partition: partition)) }
                 doubtful[partition, default: []].append((number, session.number, after))
@@ -147,7 +147,7 @@ extension DeliveryWorker {
         let routed = partitions[slot].routed
         for doubt in doubts where doubt.cursor.offset >= partitions[slot].knownEnd {
             instances[doubt.instance]?.link?.send(
-                .cannotFill(request: 0, session: doubt.session, .foreign, windowStart: routed))
+                .cannotFill(request: FillRequest.unasked, session: doubt.session, .foreign, windowStart: routed))
         }
     }
 

@@ -81,15 +81,15 @@ final class LinkPeer: StreamDelegate {
 
     private func deliver(_ page: FillPage) {
         let chat = links.chat
-        guard let (client, session) = chat.session(page.session) else { return }
+        guard let (client, session) = chat.session(page.session), links.isOwner(self, of: session) else { return }
         for event in page.events {
-            guard session.feed.receive(filled: event.offset) == .deliver else { continue }
+            guard session.feed.receive(filled: event.offset, by: page.request) == .deliver else { continue }
             if event.kind == .member, let change = link.withPayload(of: event, { MembershipChange(event: $0) }) {
                 chat.note(change, for: session)
             }
             client.send(link.withPayload(of: event) { Frame.encode(.text, $0) })
         }
-        chat.perform(session.feed.receive(pageUpTo: page.upTo, isLast: page.isLast), client, session)
+        chat.perform(session.feed.receive(pageUpTo: page.upTo, isLast: page.isLast, by: page.request), client, session)
     }
 
     func send(_ message: InstanceMessage) {

@@ -3,17 +3,13 @@ import Runtime
 import System
 import Wire
 
-/// The links of one loop: which worker owns each partition, what was asked of whom, and what is to be told. The rules are
-/// those of docs/push-link.md; `OwnerTable` and `SessionFeed` keep them.
+/// The links of one loop, and what is to be told on them. The rules are those of docs/push-link.md; `LinkLedger` and
+/// `SessionFeed` keep them.
 final class Links {
     unowned let chat: ChatLoop
     private var peers: [UInt64: LinkPeer] = [:]
     private var nextID: UInt64 = 0
-    private var owners = OwnerTable<UInt64>()
-    private var nextRequest: UInt32 = 0
-    /// Registrations on their way: whose they are.
-    private var registrations: [UInt32: (link: UInt64, sessions: [SessionNumber])] = [:]
-    private var lookUps: [UInt32: (link: UInt64, number: SessionNumber)] = [:]
+    private var ledger = LinkLedger<UInt64>()
     /// What this tick collected, by partition.
     private var registering: [Int32: [SessionNumber]] = [:]
     private var unregistering: [Int32: [SessionNumber]] = [:]
@@ -29,8 +25,6 @@ final class Links {
             accept(socket, tls)
         }
     }
-
-    var partitionCount: Int32 { owners.partitionCount }
 
     /// More than any number of workers; a stranger's connections end by themselves when they prove nothing.
     private static let peersMax = 1024
@@ -80,17 +74,17 @@ final class Links {
     private func lose(_ peer: LinkPeer) {
         guard peers.removeValue(forKey: peer.id) != nil else { return }
         if peer.wasOpen { chat.metrics.links.add(-1) }
-        let lost = owners.remove(peer.id)
-        registrations = registrations.filter { $0.value.link != peer.id }
-        let orphans = lookUps.filter { $0.value.link == peer.id }
-        for (request, _) in orphans { lookUps[request] = nil }
-        if !lost.isEmpty {
-            let heard = Dictionary(uniqueKeysWithValues: lost.map { ($0.partition, $0.heard) })
-            chat.forEachSession { _, session in
-                if let heard = heard[session.partition] { self.ownerLost(session, heard) }
-            }
+        let loss = ledger.remove(peer.id)
+        lose(loss)
+        for number in loss.lookUps { chat.lookUpFailed(number) }
+    }
+
+    /// Sessions of these partitions wait for the next claim.
+    private func lose(_ loss: LinkLedger<UInt64>.Loss) {
+        guard !loss.partitions.isEmpty else { return }
+        chat.forEachSession { _, session in
+            if let heard = loss.partitions[session.partition] { self.ownerLost(session, heard) }
         }
-        for (_, orphan) in orphans { chat.lookUpFailed(orphan.number) }
     }
 
     private func ownerLost(_ session: Session, _ heard: Cursor?) {
@@ -100,45 +94,40 @@ final class Links {
 
     /// Whether the link owns the partition, so that what it says of it counts.
     func heard(_ cursor: Cursor, of partition: Int32, from peer: LinkPeer) -> Bool {
-        owners.heard(cursor, of: partition, from: peer.id)
+        ledger.heard(cursor, of: partition, from: peer.id)
     }
+
+    /// Whether the link owns the session's partition, so that it may say what becomes of the session.
+    func isOwner(_ peer: LinkPeer, of session: Session) -> Bool { ledger.isOwner(peer.id, of: session.partition) }
 
     func receive(_ message: WorkerMessage, from peer: LinkPeer) {
         switch message {
         case .claim(let partitionCount, let claims): claim(claims, partitionCount, by: peer)
-        case .release(let partitions):
-            var heard: [Int32: Cursor?] = [:]
-            for partition in partitions {
-                if case .some(let place) = owners.release(partition, by: peer.id) { heard[partition] = place }
-            }
-            chat.forEachSession { _, session in
-                if let heard = heard[session.partition] { self.ownerLost(session, heard) }
-            }
+        case .release(let partitions): lose(ledger.release(partitions, by: peer.id))
         case .registered(let request, let partition, let liveAfter):
             registered(request, partition, liveAfter, by: peer)
         case .progress(let positions):
             for position in positions {
-                _ = owners.heard(position.routed, of: position.partition, from: peer.id)
+                _ = ledger.heard(position.routed, of: position.partition, from: peer.id)
             }
-        case .cannotFill(_, let number, let reason, let windowStart):
-            guard let (client, session) = chat.session(number) else { return }
-            let step = session.feed.receive(cannotFill: reason, windowStart: windowStart)
-            if reason == .foreign { session.isReset = true }
+        case .cannotFill(let request, let number, let reason, let windowStart):
+            guard let (client, session) = chat.session(number), isOwner(peer, of: session) else { return }
+            let step = session.feed.receive(cannotFill: reason, windowStart: windowStart, by: request)
+            if reason == .foreign, step != .nothing { session.isReset = true }
             chat.perform(step, client, session)
         case .presence(let notices): chat.presence.receive(notices)
         case .storedCursor(let request, let stored):
-            guard let (_, number) = lookUps.removeValue(forKey: request) else { return }
-            chat.lookedUp(number, stored)
+            if let number = ledger.lookedUp(request, by: peer.id) { chat.lookedUp(number, stored) }
         case .batch, .page, .heartbeat, .goodbye: break
         }
     }
 
     private func claim(_ claims: [PartitionClaim], _ partitionCount: Int32, by peer: LinkPeer) {
-        let isFirst = owners.partitionCount == 0
+        let isFirst = ledger.partitionCount == 0
         var won: Set<Int32> = []
         var lost: [Int32: Cursor?] = [:]
         for claim in claims {
-            switch owners.claim(claim, partitionCount: partitionCount, by: peer.id) {
+            switch ledger.claim(claim, partitionCount: partitionCount, by: peer.id) {
             case .accepted(let lostBy, let heard):
                 won.insert(claim.partition)
                 if lostBy != nil { lost[claim.partition] = heard }
@@ -151,7 +140,7 @@ final class Links {
         var sessions: [Int32: [(SessionNumber, Session)]] = [:]
         chat.forEachSession { client, session in
             // Sessions that came before the number of partitions was known have none yet.
-            if isFirst, let partition = self.owners.partition(of: session.user) { session.partition = partition }
+            if isFirst, let partition = self.ledger.partition(of: session.user) { session.partition = partition }
             guard won.contains(session.partition) else { return }
             if let heard = lost[session.partition] { self.ownerLost(session, heard) }
             guard session.state == .active else { return }
@@ -164,28 +153,25 @@ final class Links {
         }
         for partition in won.sorted() {
             registering[partition] = nil
-            register(sessions[partition] ?? [], partition, isAnswer: true, with: peer)
+            register(sessions[partition] ?? [], partition, isAnswer: true)
         }
         chat.presence.claimed(won, by: peer)
         chat.claimed(won)
     }
 
-    private func register(
-        _ sessions: [(SessionNumber, Session)], _ partition: Int32, isAnswer: Bool, with peer: LinkPeer
-    ) {
+    private func register(_ sessions: [(SessionNumber, Session)], _ partition: Int32, isAnswer: Bool) {
         var start = 0
         repeat {
             let end = min(start + LinkLimits.sessionsPerFrame, sessions.count)
             let part = sessions[start..<end]
-            nextRequest &+= 1
-            registrations[nextRequest] = (peer.id, part.map(\.0))
+            guard let question = ledger.register(part.map(\.0), in: partition) else { return }
             for (_, session) in part {
-                session.feed.register()
+                session.feed.register(question.request)
                 session.isRegistered = true
             }
-            peer.send(
+            peers[question.link]?.send(
                 .register(
-                    request: nextRequest, partition: partition, isLast: isAnswer && end == sessions.count,
+                    request: question.request, partition: partition, isLast: isAnswer && end == sessions.count,
                     part.map { number, session in
                         SessionRegistration(
                             number: number, user: session.user, device: session.device, after: session.feed.after,
@@ -196,28 +182,31 @@ final class Links {
     }
 
     private func registered(_ request: UInt32, _ partition: Int32, _ liveAfter: Cursor, by peer: LinkPeer) {
-        guard let (link, numbers) = registrations.removeValue(forKey: request), link == peer.id,
-            owners.isOwner(peer.id, of: partition)
-        else { return }
-        for number in numbers {
+        for number in ledger.registered(request, in: partition, by: peer.id) {
             guard let (client, session) = chat.session(number), session.isRegistered else { continue }
-            chat.perform(session.feed.registered(liveAfter: liveAfter), client, session)
+            chat.perform(session.feed.registered(request, liveAfter: liveAfter), client, session)
         }
     }
 
     // MARK: What sessions want
 
-    private func owner(of partition: Int32) -> LinkPeer? { owners.owner(of: partition).flatMap { peers[$0] } }
+    private func owner(of partition: Int32) -> LinkPeer? { ledger.owner(of: partition).flatMap { peers[$0] } }
 
-    func owner(of user: UserID) -> LinkPeer? { owners.partition(of: user).flatMap { owner(of: $0) } }
+    func owner(of user: UserID) -> LinkPeer? { ledger.owner(of: user).flatMap { peers[$0] } }
 
-    func partition(of user: UserID) -> Int32 { owners.partition(of: user) ?? -1 }
+    func partition(of user: UserID) -> Int32 { ledger.partition(of: user) ?? -1 }
 
     /// Names an active session to its owner at the end of the tick; without an owner the next claim does it.
     func register(_ number: SessionNumber, _ session: Session) {
         guard owner(of: session.partition) != nil else { return }
         registering[session.partition, default: []].append(number)
         flushLater()
+    }
+
+    /// Names a session that its owner turned out not to know, to whoever owns the partition now or next.
+    func registerAgain(_ number: SessionNumber, _ session: Session) {
+        session.isRegistered = false
+        register(number, session)
     }
 
     func unregister(_ number: SessionNumber, _ session: Session) {
@@ -236,11 +225,10 @@ final class Links {
     private func flush() {
         isFlushDue = false
         for (partition, numbers) in registering {
-            guard let peer = owner(of: partition) else { continue }
             let sessions = numbers.compactMap { number in
                 chat.session(number).flatMap { $0.1.state == .active && !$0.1.isRegistered ? (number, $0.1) : nil }
             }
-            if !sessions.isEmpty { register(sessions, partition, isAnswer: false, with: peer) }
+            if !sessions.isEmpty { register(sessions, partition, isAnswer: false) }
         }
         registering.removeAll(keepingCapacity: true)
         for (partition, numbers) in unregistering {
@@ -250,22 +238,21 @@ final class Links {
     }
 
     func fill(_ number: SessionNumber, _ session: Session, after: Cursor, through: Int64) {
-        guard let peer = owner(of: session.partition) else { return }
-        nextRequest &+= 1
+        guard let question = ledger.fill(in: session.partition) else { return }
         chat.metrics.fills.add()
-        peer.send(
+        session.feed.asked(question.request)
+        peers[question.link]?.send(
             .fill(
                 FillRequest(
-                    request: nextRequest, partition: session.partition, session: number, after: after,
+                    request: question.request, partition: session.partition, session: number, after: after,
                     through: through, bytesMax: UInt32(chat.configuration.limits.fillBytes))))
     }
 
     /// Whether there was someone to ask.
     func lookUpCursor(_ number: SessionNumber, _ session: Session) -> Bool {
-        guard let peer = owner(of: session.user) else { return false }
-        nextRequest &+= 1
-        lookUps[nextRequest] = (peer.id, number)
-        peer.send(.lookUpCursor(request: nextRequest, user: session.user, device: session.device))
+        guard let question = ledger.lookUp(number, of: session.user) else { return false }
+        peers[question.link]?.send(
+            .lookUpCursor(request: question.request, user: session.user, device: session.device))
         return true
     }
 

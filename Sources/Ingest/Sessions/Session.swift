@@ -41,8 +41,6 @@ final class Session {
         var watches: Set<UserID> = []
         var signals: TokenBucket?
         var largeChats: [ChatID] = []
-        /// The next page, to be asked for when the socket has taken the last.
-        var pendingFill: (after: Cursor, through: Int64)?
         /// The stored cursor is wanted, and nobody is there to ask.
         var isCursorWanted = false
     }

@@ -58,8 +58,10 @@ extension ChatLoop {
 
     /// The device's queue has room again.
     func drained(_ client: Client, _ session: Session) {
-        guard let (after, through) = session.feed.fillDue, hasRoom(client) else { return }
-        links.fill(client.number, session, after: after, through: through)
+        if let catchUp = session.busy?.catchUp { goOn(catchUp, client, session) }
+        if let (after, through) = session.feed.fillDue, hasRoom(client) {
+            links.fill(client.number, session, after: after, through: through)
+        }
     }
 
     /// Keeps what the session knows of its chats true. What it does not know yet it will ask for, and hear at least this

@@ -120,17 +120,20 @@ extension ChatLoop {
         }
     }
 
-    /// Asks again for a session whose memberships have changed; without an answer what is known has to do.
-    func refreshLargeChats(_ number: SessionNumber, _ session: Session, _ done: @escaping () -> Void) {
-        guard let largeChats else { return done() }
+    /// Asks again for a session whose memberships have changed, and then registers it; without an answer what is known has
+    /// to do.
+    func refreshLargeChats(_ number: SessionNumber, _ session: Session) {
         session.isLargeChatsStale = false
+        guard let largeChats, !session.extras.isAskingLargeChats else { return }
+        session.extras.isAskingLargeChats = true
         largeChats.ask(session.user) { [weak self] result in
             guard let self, let (_, session) = self.session(number) else { return }
+            session.extras.isAskingLargeChats = false
             switch result {
             case .success(let chats): session.extras.largeChats = chats
             case .failure: session.isLargeChatsStale = true
             }
-            done()
+            links.registerAgain(number, session)
         }
     }
 

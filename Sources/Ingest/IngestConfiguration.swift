@@ -76,6 +76,9 @@ public struct IngestLimits: Sendable {
     /// What may wait while a session's gap is filled.
     public var heldBytesMax = 1 << 20
     public var fillBytes = 256 << 10
+    /// How long a session waits for what it missed when History is behind or Postgres does not answer; then it is closed
+    /// with 1013, and comes back with its cursor.
+    public var historyWaitMs = 30_000
     /// Messages a user may send: so many in such a time, and per loop.
     public var messages = 10
     public var messagesPerMs = 10_000

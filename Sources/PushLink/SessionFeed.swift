@@ -15,8 +15,9 @@ public struct SessionFeed<Payload> {
         /// Being filled from the hot window, through this offset; live events wait. No request while the next page has
         /// yet to be asked for.
         case filling(through: Cursor, request: UInt32?)
-        /// History is serving what lies before the hot window.
-        case history(run: UInt32, until: Cursor, through: Cursor)
+        /// History is serving what lies before the hot window. That may take long, so live events are not kept meanwhile:
+        /// behind History the session is registered anew, and they are filled.
+        case history(run: UInt32, until: Cursor)
         case live
     }
 
@@ -30,7 +31,8 @@ public struct SessionFeed<Payload> {
         case history(run: UInt32, from: Cursor, until: Cursor)
         /// Pass on what waits (`takeHeld`); the session is live. `first` when it was the first time: `caught_up`.
         case live(first: Bool)
-        /// The owner does not know the session: name it again to whoever owns the partition, now or next.
+        /// Name the session again to whoever owns the partition, now or next: its owner does not know it, or it is elsewhere
+        /// in its stream than it was.
         case register
     }
 
@@ -69,7 +71,7 @@ public struct SessionFeed<Payload> {
 
     /// Whether History still serves this run.
     public func isServing(_ run: UInt32) -> Bool {
-        if case .history(run, _, _) = state { true } else { false }
+        if case .history(run, _) = state { true } else { false }
     }
 
     /// The session is named to an owner in this `register` frame, with `after` as its cursor. Whatever was asked before
@@ -109,15 +111,15 @@ public struct SessionFeed<Payload> {
             guard let after, cursor.offset > after.offset else { return .drop }
             self.after = cursor
             return .deliver
-        case .filling(let through, _), .history(_, _, let through):
+        case .filling(let through, _):
             // At or below: the fill brings it.
             guard cursor.offset > through.offset else { return .drop }
             if heldByteCount + byteCount > heldBytesMax { return kind.isDroppable ? .drop : .overflow }
             heldByteCount += byteCount
             held.append(Held(cursor: cursor, payload: payload()))
             return .hold
-        case .waiting, .registering:
-            // Of an earlier registration; the one under way says from where events are needed.
+        case .waiting, .registering, .history:
+            // Of an earlier registration; the one under way or to come says from where events are needed.
             return .drop
         }
     }
@@ -145,28 +147,28 @@ public struct SessionFeed<Payload> {
     /// The answer to a request that cannot be served, or, `FillRequest.unasked`, what the owner says by itself.
     public mutating func receive(cannotFill reason: FillRefusal, windowStart: Cursor, by request: UInt32) -> Step {
         guard let after else { return .nothing }
-        let through: Cursor
         switch (state, reason) {
         case (.filling(_, request), .unknownSession):
             ownerLost(heard: nil)
             return .register
-        case (.filling(let wanted, request), _): through = wanted
+        case (.filling(_, request), _): break
         // The session seemed to be ahead of the log and went live; what it needs begins after `windowStart`.
-        case (.live, .foreign) where request == FillRequest.unasked: through = windowStart
+        case (.live, .foreign) where request == FillRequest.unasked: break
         default: return .nothing
         }
+        dropHeld()
         historyRuns &+= 1
         // A foreign cursor's time still tells History where to start.
-        state = .history(run: historyRuns, until: windowStart, through: through)
+        state = .history(run: historyRuns, until: windowStart)
         return .history(run: historyRuns, from: after, until: windowStart)
     }
 
     /// History has handed over everything up to the window's start of this `.history` step.
     public mutating func historyServed(_ run: UInt32) -> Step {
-        guard case .history(run, let until, let through) = state else { return .nothing }
+        guard case .history(run, let until) = state else { return .nothing }
         after = until
-        guard until.offset < through.offset else { return goLive() }
-        return fill(until, through: through)
+        state = .waiting
+        return .register
     }
 
     /// The events that waited while the gap was filled, in order; to be passed on after `.live`.

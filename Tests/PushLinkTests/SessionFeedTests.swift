@@ -55,27 +55,34 @@ struct SessionFeedTests {
         #expect(feed.live(13) == .deliver)
     }
 
-    @Test func `a cursor before the window goes to History first, and to the window for the rest`() {
+    @Test func `a cursor before the window goes to History first, and then the owner is asked for the rest`() {
         var feed = Feed(after: at(5))
         feed.register(1)
         _ = feed.registered(1, liveAfter: at(900))
         feed.asked(2)
+        #expect(feed.live(901) == .hold)
         #expect(
             feed.receive(cannotFill: .older, windowStart: at(800), by: 2)
                 == .history(run: 1, from: at(5), until: at(800)))
-        #expect(feed.live(901) == .hold)
-        #expect(feed.historyServed(1) == .fill(after: at(800), through: 900))
-        feed.asked(3)
+        // However much comes while History serves, none of it is kept: it is filled.
+        for offset in 902..<950 { #expect(feed.live(Int64(offset), heldBytesMax: 15) == .drop) }
+        #expect(feed.historyServed(1) == .register)
+        feed.register(3)
+        #expect(feed.registered(3, liveAfter: at(950)) == .fill(after: at(800), through: 950))
+        feed.asked(4)
         #expect(
-            feed.receive(cannotFill: .older, windowStart: at(850), by: 3)
+            feed.receive(cannotFill: .older, windowStart: at(850), by: 4)
                 == .history(run: 2, from: at(800), until: at(850)))
         #expect(!feed.isServing(1) && feed.isServing(2))
         #expect(feed.historyServed(1) == .nothing)
-        #expect(feed.historyServed(2) == .fill(after: at(850), through: 900))
-        feed.asked(4)
-        #expect(feed.receive(filled: 860, by: 4) == .deliver)
-        #expect(feed.receive(pageUpTo: at(900), isLast: true, by: 4) == .live(first: true))
-        #expect(feed.takeHeld().count == 1)
+        #expect(feed.historyServed(2) == .register)
+        feed.register(5)
+        #expect(feed.registered(5, liveAfter: at(960)) == .fill(after: at(850), through: 960))
+        feed.asked(6)
+        #expect(feed.live(961) == .hold)
+        #expect(feed.receive(filled: 860, by: 6) == .deliver)
+        #expect(feed.receive(pageUpTo: at(960), isLast: true, by: 6) == .live(first: true))
+        #expect(feed.takeHeld().map(\.payload) == ["event 961"])
     }
 
     @Test func `what waits is bounded: typing is dropped first, a message closes the session`() {
@@ -170,7 +177,8 @@ struct SessionFeedTests {
         _ = feed.receive(cannotFill: .older, windowStart: at(950), by: 4)
         #expect(!feed.isServing(1))
         #expect(feed.historyServed(1) == .nothing)
-        #expect(feed.historyServed(2) == .fill(after: at(950), through: 990))
+        #expect(feed.historyServed(2) == .register)
+        #expect(feed.after == at(950))
     }
 
     @Test func `a cursor of another life of the topic is caught even when it lies beyond the log's end`() {
@@ -180,9 +188,13 @@ struct SessionFeedTests {
         #expect(
             feed.receive(cannotFill: .foreign, windowStart: at(9), by: FillRequest.unasked)
                 == .history(run: 1, from: at(5_000), until: at(9)))
-        #expect(feed.live(10) == .hold)
-        #expect(feed.historyServed(1) == .live(first: false))
-        #expect(feed.takeHeld().map(\.payload) == ["event 10"])
+        #expect(feed.live(10) == .drop)
+        #expect(feed.historyServed(1) == .register)
+        feed.register(2)
+        #expect(feed.registered(2, liveAfter: at(10)) == .fill(after: at(9), through: 10))
+        feed.asked(3)
+        #expect(feed.receive(filled: 10, by: 3) == .deliver)
+        #expect(feed.receive(pageUpTo: at(10), isLast: true, by: 3) == .live(first: false))
         #expect(feed.live(11) == .deliver)
     }
 

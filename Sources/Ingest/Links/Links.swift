@@ -144,11 +144,7 @@ final class Links {
             guard won.contains(session.partition) else { return }
             if let heard = lost[session.partition] { self.ownerLost(session, heard) }
             guard session.state == .active else { return }
-            guard !session.isLargeChatsStale else {
-                let number = client.number
-                self.chat.refreshLargeChats(number, session) { self.register(number, session) }
-                return
-            }
+            if session.isLargeChatsStale { self.chat.refreshLargeChats(client.number, session) }
             sessions[session.partition, default: []].append((client.number, session))
         }
         for partition in won.sorted() {
@@ -159,15 +155,29 @@ final class Links {
         chat.claimed(won)
     }
 
+    /// Bytes of registrations in one frame: large chats make some of them long.
+    private static let registrationBytesMax = 256 << 10
+
+    private func endOfFrame(_ sessions: [(SessionNumber, Session)], from start: Int) -> Int {
+        var end = start
+        var byteCount = 0
+        while end < sessions.count, end - start < LinkLimits.sessionsPerFrame, byteCount < Self.registrationBytesMax {
+            byteCount += 64 + 16 * (sessions[end].1.busy?.largeChats.count ?? 0)
+            end += 1
+        }
+        return end
+    }
+
     private func register(_ sessions: [(SessionNumber, Session)], _ partition: Int32, isAnswer: Bool) {
         var start = 0
         repeat {
-            let end = min(start + LinkLimits.sessionsPerFrame, sessions.count)
+            let end = endOfFrame(sessions, from: start)
             let part = sessions[start..<end]
             guard let question = ledger.register(part.map(\.0), in: partition) else { return }
             for (_, session) in part {
-                session.feed.register(question.request)
                 session.isRegistered = true
+                // Who waits for Postgres is named, so that nobody takes its user for gone, and begins when the answer is there.
+                if session.busy?.isAskingLargeChats != true { session.feed.register(question.request) }
             }
             peers[question.link]?.send(
                 .register(
@@ -203,7 +213,7 @@ final class Links {
         flushLater()
     }
 
-    /// Names a session that its owner turned out not to know, to whoever owns the partition now or next.
+    /// Names a session that its owner does not know, or knows at another place of its stream.
     func registerAgain(_ number: SessionNumber, _ session: Session) {
         session.isRegistered = false
         register(number, session)

@@ -41,6 +41,10 @@ final class Session {
         var watches: Set<UserID> = []
         var signals: TokenBucket?
         var largeChats: [ChatID] = []
+        /// They are being asked for, and the session is registered once they are known.
+        var isAskingLargeChats = false
+        /// History is serving what the device missed.
+        var catchUp: CatchUp?
         /// The stored cursor is wanted, and nobody is there to ask.
         var isCursorWanted = false
     }

@@ -14,7 +14,6 @@ enum FrameType: UInt8 {
     case register = 20
     case registered = 21
     case unregister = 22
-    case declare = 24
 
     case acknowledge = 30
     case batch = 31

@@ -8,8 +8,6 @@ public enum InstanceMessage: Hashable, Sendable {
     /// that this instance has in the partition.
     case register(request: UInt32, partition: Int32, isLast: Bool, [SessionRegistration])
     case unregister(partition: Int32, [SessionNumber])
-    /// The session's user joined (or left) a large chat.
-    case declare(partition: Int32, session: SessionNumber, chat: ChatID, isMember: Bool)
     /// So many batches of this link have been queued to their sessions, counted from its start.
     case acknowledge(batches: UInt64)
     case fill(FillRequest)
@@ -42,13 +40,6 @@ extension InstanceMessage {
             output.appendLittle(partition)
             output.appendLittle(UInt32(sessions.count))
             for session in sessions { output.appendLittle(session) }
-            output.endFrame(frame)
-        case .declare(let partition, let session, let chat, let isMember):
-            let frame = output.beginFrame(.declare)
-            output.appendLittle(partition)
-            output.appendLittle(session)
-            output.append(chat)
-            output.append(isMember ? 1 : 0)
             output.endFrame(frame)
         case .acknowledge(let batches):
             let frame = output.beginFrame(.acknowledge)
@@ -113,10 +104,6 @@ extension InstanceMessage {
             sessions.reserveCapacity(count)
             for _ in 0..<count { sessions.append(try body.integer()) }
             message = .unregister(partition: partition, sessions)
-        case .declare:
-            message = .declare(
-                partition: try body.partition(), session: try body.integer(), chat: try body.id(),
-                isMember: try body.flag())
         case .fill:
             let fill = FillRequest(
                 request: try body.integer(), partition: try body.partition(), session: try body.integer(),

@@ -40,7 +40,8 @@ struct HotWindowTests {
         var place = after
         while true {
             let answer = window.fill(
-                user: user, largeChats: chats.map { chat($0) }, after: place, through: through, bytesMax: bytesMax
+                user: user, largeChats: chats.map { ChatStay(chat($0)) }, after: place, through: through,
+                bytesMax: bytesMax
             ) { _, _, payload in frames.append(String(showing: payload)) }
             switch answer {
             case .refused(let reason): return (frames, reason)

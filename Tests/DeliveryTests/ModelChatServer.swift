@@ -10,7 +10,6 @@ final class ModelDevice {
 
     let user: UserID
     let device: DeviceID
-    var largeChats: [ChatID] = []
     /// Everything shown, in the order in which it was.
     var seen: [Seen] = []
     var cursor: Cursor?
@@ -36,6 +35,19 @@ final class ModelChatServer {
         let number: SessionNumber
         let device: ModelDevice
         var feed: SessionFeed<Cursor>
+        /// As Postgres told them.
+        var largeChats: [ChatID]?
+        /// A change has been heard of since.
+        var areChatsStale = false
+        /// Postgres has been asked, and this is what comes of its answer.
+        var question: Question?
+
+        enum Question: Equatable {
+            case register
+            case history(run: UInt32, from: Cursor, until: Cursor)
+        }
+
+        var isWaiting: Bool { question == .register }
 
         init(_ number: SessionNumber, _ device: ModelDevice) {
             self.number = number
@@ -48,6 +60,9 @@ final class ModelChatServer {
     let secret: LinkSecret
     /// What History would answer: the events of a user in between.
     var history: (ModelDevice, _ from: Cursor, _ until: Cursor) -> [Cursor] = { _, _, _ in [] }
+    /// What Postgres knows of a user's large chats. It answers at once, or when `answerQuestions` is called.
+    var largeChats: (UserID) -> [ChatID] = { _ in [] }
+    var answersAtOnce = true
     private(set) var sessions: [SessionNumber: Session] = [:]
     private(set) var links: [Int: InstanceLink] = [:]
     private var ledger = LinkLedger<Int>()
@@ -132,6 +147,7 @@ final class ModelChatServer {
                 guard let session = sessions[number] else { continue }
                 let verdict = session.feed.receive(
                     batch.cursor, batch.kind, batch.cursor, byteCount: byteCount, heldBytesMax: heldBytesMax)
+                if batch.kind == .member, verdict == .deliver || verdict == .hold { session.areChatsStale = true }
                 switch verdict {
                 case .deliver: session.device.show(.init(offset: batch.cursor.offset, cursor: batch.cursor))
                 case .overflow:
@@ -145,6 +161,7 @@ final class ModelChatServer {
         case .page(let page):
             guard let session = sessions[page.session], isOwner(link, of: session) else { return }
             for event in page.events where session.feed.receive(filled: event.offset, by: page.request) == .deliver {
+                if event.kind == .member { session.areChatsStale = true }
                 let cursor = links[link]?.withPayload(of: event) { Self.cursor(of: $0) }
                 session.device.show(.init(offset: event.offset, cursor: cursor ?? .start))
             }
@@ -187,10 +204,7 @@ final class ModelChatServer {
                         through: through, bytesMax: fillBytes)))
         case .history(let run, let from, let until):
             historyCount += 1
-            for cursor in history(session.device, from, until) {
-                session.device.show(.init(offset: cursor.offset, cursor: cursor))
-            }
-            self.step(session, session.feed.historyServed(run))
+            ask(session, .history(run: run, from: from, until: until))
         case .live(let first):
             for held in session.feed.takeHeld() {
                 session.device.show(.init(offset: held.cursor.offset, cursor: held.cursor))
@@ -222,24 +236,53 @@ final class ModelChatServer {
 
     private func register(_ sessions: [Session], _ partition: Int32, isLast: Bool) {
         guard let question = ledger.register(sessions.map(\.number), in: partition) else { return }
-        for session in sessions { session.feed.register(question.request) }
+        // Who is waiting for Postgres is named, so that nobody takes its user for gone, and begins when the answer is there.
+        for session in sessions where !session.isWaiting { session.feed.register(question.request) }
         let registrations = sessions.map {
             SessionRegistration(
                 number: $0.number, user: $0.device.user, device: $0.device.device, after: $0.feed.after,
-                largeChats: $0.device.largeChats)
+                largeChats: $0.largeChats ?? [])
         }
         links[question.link]?.send(
             .register(request: question.request, partition: partition, isLast: isLast, registrations))
     }
 
+    private func ask(_ session: Session, _ question: Session.Question) {
+        session.question = question
+        if answersAtOnce { answer(session) }
+    }
+
+    private func answer(_ session: Session) {
+        guard let question = session.question else { return }
+        session.question = nil
+        if case .history(let run, _, _) = question, !session.feed.isServing(run) { return }
+        session.largeChats = largeChats(session.device.user)
+        session.areChatsStale = false
+        switch question {
+        case .register: register(session)
+        case .history(let run, let from, let until):
+            // Shown all at once: by seq, a device drops what it was shown by a run that broke off; this one knows none.
+            for cursor in history(session.device, from, until) {
+                session.device.show(.init(offset: cursor.offset, cursor: cursor))
+            }
+            step(session, session.feed.historyServed(run))
+        }
+    }
+
+    func answerQuestions() {
+        for session in sessions.values.sorted(by: { $0.number < $1.number }) { answer(session) }
+    }
+
     private func registerAll(_ partition: Int32) {
-        let all = sessions(in: partition)
+        let all = sessions(in: partition).filter { $0.largeChats != nil }
+        for session in all where session.areChatsStale { session.question = .register }
         // In two frames, as it would be for many.
         let half = all.count / 2
         if half > 0 { register(Array(all[..<half]), partition, isLast: false) }
         register(Array(all[half...]), partition, isLast: true)
         let users = watched.filter { ledger.partition(of: $0) == partition }
         if !users.isEmpty { send(.watch(users.sorted()), in: partition) }
+        if answersAtOnce { answerQuestions() }
     }
 
     private func send(_ message: InstanceMessage, in partition: Int32?) {
@@ -251,7 +294,7 @@ final class ModelChatServer {
         let session = Session(nextNumber, device)
         nextNumber += 1
         sessions[session.number] = session
-        register(session)
+        ask(session, .register)
         return session.number
     }
 

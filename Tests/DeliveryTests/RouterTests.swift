@@ -35,9 +35,9 @@ struct RouterTests {
         func session(_ number: SessionNumber, _ user: Int) -> SessionRegistration {
             SessionRegistration(number: number, user: DeliveryTests.user(user), device: device(Int(number)), after: nil)
         }
-        #expect(router.register(session(1, 7), user: 7, instance: 0) == .first)
-        #expect(router.register(session(2, 7), user: 7, instance: 3) == .further)
-        #expect(router.register(session(2, 7), user: 7, instance: 3) == .again)
+        #expect(router.register(session(1, 7), user: 7, largeChats: [], instance: 0) == .first)
+        #expect(router.register(session(2, 7), user: 7, largeChats: [], instance: 3) == .further)
+        #expect(router.register(session(2, 7), user: 7, largeChats: [], instance: 3) == .again)
         var targets = Targets()
         #expect(router.route(user: 7, into: &targets))
         #expect(routed(targets) == ["0/1", "3/2"])
@@ -71,8 +71,8 @@ struct RouterTests {
                 naive.register(entry)
                 router.register(
                     SessionRegistration(
-                        number: number, user: user(entry.user), device: device(entry.device), after: nil,
-                        largeChats: chats.map { chat($0) }), user: entry.user, instance: instance)
+                        number: number, user: user(entry.user), device: device(entry.device), after: nil),
+                    user: entry.user, largeChats: chats.map { chat($0) }, instance: instance)
             case 5, 6:
                 let known = naive.entries.first { $0.instance == instance && $0.number == number }
                 naive.entries.removeAll { $0 == known }
@@ -84,8 +84,9 @@ struct RouterTests {
             case 7:
                 let isMember = random.chance(60)
                 let chosen = random.below(5)
-                router.declare(instance: instance, number: number, chat: chat(chosen), isMember: isMember)
-                if let index = naive.entries.firstIndex(where: { $0.instance == instance && $0.number == number }) {
+                let who = random.below(20)
+                router.declare(user: who, chat: chat(chosen), isMember: isMember)
+                for index in naive.entries.indices where naive.entries[index].user == who {
                     if isMember {
                         naive.entries[index].chats.insert(chosen)
                     } else {
@@ -120,8 +121,8 @@ struct RouterTests {
         for number in 0..<50_000 {
             router.register(
                 SessionRegistration(
-                    number: SessionNumber(number), user: user(number), device: device(number), after: nil,
-                    largeChats: [chat(1)]), user: number, instance: 0)
+                    number: SessionNumber(number), user: user(number), device: device(number), after: nil),
+                user: number, largeChats: [chat(1)], instance: 0)
         }
         for number in 0..<49_999 { router.unregister(instance: 0, number: SessionNumber(number)) }
         var targets = Targets()

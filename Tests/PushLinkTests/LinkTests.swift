@@ -18,8 +18,6 @@ private let instanceMessages: [InstanceMessage] = [
         ]),
     .register(request: 2, partition: 0, isLast: true, []),
     .unregister(partition: 3, [1, 2, .max]),
-    .declare(partition: 3, session: 4, chat: chat(9), isMember: true),
-    .declare(partition: 3, session: 4, chat: chat(9), isMember: false),
     .fill(
         FillRequest(
             request: 8, partition: 3, session: 4, after: Cursor(offset: -1, timestamp: 0), through: 77, bytesMax: 65_536

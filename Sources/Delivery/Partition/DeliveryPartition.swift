@@ -40,6 +40,7 @@ public struct DeliveryPartition {
     public internal(set) var router = Router()
     public internal(set) var window: HotWindow
     public internal(set) var presence: Presence
+    private var moves = AudienceMoves()
     private var dedupe = SourceDedupe()
     private let savedDedupe: (state: SourceDedupe, offset: Int64)?
     private var isSavedDedupeMerged = false
@@ -135,14 +136,18 @@ public struct DeliveryPartition {
             let isOnline = router.route(user: user, device: record.device, into: &targets)
             if !isOnline, kind == .message, record.device == nil { offline.append(user) }
         }
-        if let chat = record.enters {
-            for user in recipients { router.declare(user: user, chat: chat, isMember: true) }
-        }
-        if let chat = record.leaves {
-            for user in recipients { router.declare(user: user, chat: chat, isMember: false) }
-        }
         window.trim(before: windowFrom)
+        moves.trim(before: windowFrom)
+        if let chat = record.enters { move(recipients, chat, isMember: true, at: cursor) }
+        if let chat = record.leaves { move(recipients, chat, isMember: false, at: cursor) }
         return isLive ? .routed(kind) : .restored
+    }
+
+    private mutating func move(_ users: [Int], _ chat: ChatID, isMember: Bool, at cursor: Cursor) {
+        for user in users {
+            router.declare(user: user, chat: chat, isMember: isMember)
+            moves.add(user, chat, isMember: isMember, at: cursor)
+        }
     }
 
     // MARK: - Sessions
@@ -154,8 +159,18 @@ public struct DeliveryPartition {
 
     mutating func register(_ session: SessionRegistration, instance: Int, generation: UInt8, nowMs: Int64) {
         let user = users.intern(session.user)
-        let outcome = router.register(session, user: user, instance: instance, generation: generation)
+        let outcome = router.register(
+            session, user: user, largeChats: moves.apply(to: session.largeChats, of: user), instance: instance,
+            generation: generation)
         if outcome == .first { presence.firstSessionOpened(user: user, nowMs: nowMs) }
+    }
+
+    /// Who a session is, and which large chats it was in when, as a fill needs them.
+    func session(
+        instance: Int, number: SessionNumber
+    ) -> (user: Int, device: DeviceID, largeChats: [ChatStay])? {
+        guard let session = router.session(instance: instance, number: number) else { return nil }
+        return (session.user, session.device, moves.stays(of: session.user, now: session.largeChats))
     }
 
     mutating func unregister(instance: Int, number: SessionNumber, nowMs: Int64) {

@@ -206,19 +206,20 @@ public struct HotWindow {
     /// Gives `body` the recipient's events after `after`, up to and including `through`, in order; stops behind the first
     /// that brings it to `bytesMax`.
     public func fill(
-        user: Int, device: DeviceID? = nil, largeChats: [ChatID], after: Cursor, through: Int64, bytesMax: Int,
+        user: Int, device: DeviceID? = nil, largeChats: [ChatStay], after: Cursor, through: Int64, bytesMax: Int,
         _ body: (_ offset: Int64, _ kind: EventKind, _ payload: Span<UInt8>) -> Void
     ) -> Fill {
         if let refusal = refusal(user: user, largeChats: largeChats, after: after) { return .refused(refusal) }
         let owners = owners(user, largeChats)
         var found: [UInt64] = []
-        for owner in owners {
+        for (owner, stay) in owners {
             var number = owner.newest
             while postings.contains(number) {
                 let posting = postings[number]
                 let record = self.record(of: posting)
-                guard records[record].offset > after.offset else { break }
-                if records[record].offset <= through { found.append(record) }
+                let offset = records[record].offset
+                guard offset > after.offset else { break }
+                if offset <= through, stay?.contains(offset) != false { found.append(record) }
                 number = posting.previous
             }
         }
@@ -237,20 +238,20 @@ public struct HotWindow {
     }
 
     /// Why events after this cursor cannot be given; `nil` when they can.
-    public func refusal(user: Int, largeChats: [ChatID], after: Cursor) -> FillRefusal? {
+    public func refusal(user: Int, largeChats: [ChatStay], after: Cursor) -> FillRefusal? {
         if isForeign(after) { return .foreign }
         guard after.offset < start.offset else { return nil }
         let isComplete =
             after.offset >= floor.offset
-            && owners(user, largeChats).allSatisfy { $0.evictedThrough <= after.offset }
+            && owners(user, largeChats).allSatisfy { $0.owner.evictedThrough <= after.offset }
         return isComplete ? nil : .older
     }
 
-    private func owners(_ user: Int, _ largeChats: [ChatID]) -> [Owner] {
-        var owners: [Owner] = []
-        if user < users.count { owners.append(users[user]) }
-        for chat in largeChats {
-            if let number = chatNumbers[chat] { owners.append(chats[Int(number)]) }
+    private func owners(_ user: Int, _ largeChats: [ChatStay]) -> [(owner: Owner, stay: ChatStay?)] {
+        var owners: [(owner: Owner, stay: ChatStay?)] = []
+        if user < users.count { owners.append((users[user], nil)) }
+        for stay in largeChats {
+            if let number = chatNumbers[stay.chat] { owners.append((chats[Int(number)], stay)) }
         }
         return owners
     }

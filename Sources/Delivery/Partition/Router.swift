@@ -72,16 +72,17 @@ public struct Router {
         case again
     }
 
+    /// - Parameter largeChats: what the session's user is in, by all that is known.
     @discardableResult
     public mutating func register(
-        _ session: SessionRegistration, user: Int, instance: Int, generation: UInt8 = 0
+        _ session: SessionRegistration, user: Int, largeChats: [ChatID], instance: Int, generation: UInt8 = 0
     ) -> Registered {
         if let known = find(instance, session.number) {
             let slot = Int(numbers[known])
             guard Int(sessions[slot].user) != user || sessions[slot].device != session.device else {
                 sessions[slot].generation = generation
                 chats.leaveAll(&sessions[slot].chats)
-                for chat in session.largeChats { chats.join(chat, session: UInt32(slot), &sessions[slot].chats) }
+                for chat in largeChats { chats.join(chat, session: UInt32(slot), &sessions[slot].chats) }
                 return .again
             }
             // A number given anew means that the old session is gone.
@@ -103,7 +104,7 @@ public struct Router {
             slot = UInt32(sessions.count)
             sessions.append(made)
         }
-        for chat in session.largeChats { chats.join(chat, session: slot, &made.chats) }
+        for chat in largeChats { chats.join(chat, session: slot, &made.chats) }
         sessions[Int(slot)].chats = made.chats
         heads[user] = slot
         insertNumber(slot)
@@ -156,16 +157,6 @@ public struct Router {
     }
 
     // MARK: - Large chats
-
-    public mutating func declare(instance: Int, number: SessionNumber, chat: ChatID, isMember: Bool) {
-        guard let place = find(instance, number) else { return }
-        let slot = numbers[place]
-        if isMember {
-            chats.join(chat, session: slot, &sessions[Int(slot)].chats)
-        } else {
-            chats.leave(chat, &sessions[Int(slot)].chats)
-        }
-    }
 
     /// A record says that the user enters or leaves a large chat: so do all of its sessions.
     public mutating func declare(user: Int, chat: ChatID, isMember: Bool) {

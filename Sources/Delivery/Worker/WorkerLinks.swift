@@ -77,9 +77,6 @@ extension DeliveryWorker {
         case .unregister(let partition, let sessions):
             guard let slot = slotOwned(partition) else { return }
             for session in sessions { partitions[slot].unregister(instance: number, number: session, nowMs: nowMs) }
-        case .declare(let partition, let session, let chat, let isMember):
-            guard let slot = slotOwned(partition) else { return }
-            partitions[slot].router.declare(instance: number, number: session, chat: chat, isMember: isMember)
         case .acknowledge: drained(number, nowMs)
         case .fill(let fill): instances[number]?.fills.append(fill)
         case .watch(let users): watch(users, from: number)
@@ -186,7 +183,7 @@ extension DeliveryWorker {
 
     private func serve(_ fill: FillRequest, _ number: Int) {
         guard let slot = slotOwned(fill.partition),
-            let session = partitions[slot].router.session(instance: number, number: fill.session)
+            let session = partitions[slot].session(instance: number, number: fill.session)
         else { return refuse(fill, number, .unknownSession, .start) }
         let window = partitions[slot].window
         if let refusal = window.refusal(user: session.user, largeChats: session.largeChats, after: fill.after) {

@@ -1,0 +1,141 @@
+import Delivery
+import PushLink
+import Testing
+import Wire
+
+/// One worker with one partition and a few chat servers, whose frames arrive when the test says so.
+private final class Scene {
+    let worker: DeliveryWorker
+    var servers: [ModelChatServer] = []
+    var nowMs: Int64 = 1_000_000
+    private var offset: Int64 = 0
+
+    init(servers count: Int, _ change: (inout DeliverySettings) -> Void = { _ in }) {
+        let secret = LinkSecret { message in [UInt8](repeating: UInt8(truncatingIfNeeded: message.count), count: 32) }
+        var settings = DeliverySettings(
+            identity: LinkIdentity(name: "worker", epoch: 1), secret: secret, partitionCount: 1)
+        change(&settings)
+        worker = DeliveryWorker(settings)
+        for number in 0..<count {
+            servers.append(ModelChatServer(LinkIdentity(name: "\(number)", epoch: 1), secret))
+            worker.announced(LinkIdentity(name: "\(number)", epoch: 1), address: "", nowMs: nowMs)
+            connect(number)
+        }
+        worker.directoryRead(nowMs: nowMs)
+        worker.own(
+            0, term: 1, readsFrom: 0, remembersFrom: 0, liveFrom: 0, knownEnd: 0, saved: nil, nowMs: nowMs)
+        for number in servers.indices { exchange(number) }
+    }
+
+    func connect(_ number: Int) {
+        _ = worker.takeActions()
+        servers[number].accept(number, nowMs: nowMs)
+        worker.linkConnected(number, nonce: [UInt8](repeating: 1, count: 32), nowMs: nowMs)
+        exchange(number)
+    }
+
+    /// What is under way between the worker and one server arrives.
+    func exchange(_ number: Int) {
+        for _ in 0..<20 {
+            worker.serveFills(number, room: 1 << 20)
+            servers[number].receive(number, worker.takeOutput(number, nowMs: nowMs), nowMs: nowMs)
+            let answer = servers[number].takeOutput(number, nowMs: nowMs)
+            #expect(worker.linkReceived(number, answer.span, nowMs: nowMs) == nil)
+        }
+    }
+
+    @discardableResult
+    func write(_ value: String) -> DeliveryWorker.Taken {
+        defer { offset += 1 }
+        return worker.take(
+            0, Cursor(offset: offset, timestamp: nowMs), value: Array(value.utf8).span, source: nil, nowMs: nowMs)
+    }
+
+    func message(to user: UserID, bytes: Int = 10) {
+        let text = String(repeating: "x", count: bytes)
+        write(
+            #"{"to":["\#(user)"],"event":{"type":"message","chat":"\#(chat(1))","from":"\#(DeliveryTests.user(99))","kind":"text","text":"\#(text)"}}"#
+        )
+    }
+
+    func tick(afterMs: Int64) {
+        nowMs += afterMs
+        worker.tick(nowMs: nowMs)
+    }
+}
+
+struct WorkerTests {
+    private static func enter(_ number: Int, _ chosen: Int) -> String {
+        #"{"to":["\#(user(number))"],"enter":"\#(chat(chosen))","event":{"type":"member"}}"#
+    }
+    private static func leave(_ number: Int, _ chosen: Int) -> String {
+        #"{"to":["\#(user(number))"],"leave":"\#(chat(chosen))","event":{"type":"member"}}"#
+    }
+    private static func toChat(_ chosen: Int) -> String {
+        #"{"chat":"\#(chat(chosen))","event":{"type":"message","kind":"text"}}"#
+    }
+
+    // MARK: - Large chats
+
+    @Test func `a large chat that is joined while the session is being named does not pass it by`() {
+        let scene = Scene(servers: 1)
+        scene.servers[0].answersAtOnce = false
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        // Postgres has answered, and the user joins before the session's name arrives.
+        scene.servers[0].answerQuestions()
+        scene.write(Self.enter(1, 5))
+        scene.exchange(0)
+        scene.write(Self.toChat(5))
+        scene.exchange(0)
+        #expect(device.seen.map(\.offset) == [1])
+    }
+
+    @Test func `one that is left meanwhile is not told to it`() {
+        let scene = Scene(servers: 1)
+        scene.servers[0].answersAtOnce = false
+        scene.servers[0].largeChats = { _ in [chat(5), chat(6)] }
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        scene.servers[0].answerQuestions()
+        scene.write(Self.leave(1, 5))
+        scene.exchange(0)
+        scene.write(Self.toChat(5))
+        scene.write(Self.toChat(6))
+        scene.exchange(0)
+        #expect(device.seen.map(\.offset) == [2])
+    }
+
+    @Test func `who joined and left while away gets what was said while they were in, and nothing else`() {
+        let scene = Scene(servers: 1)
+        let device = ModelDevice(user: user(1), device: device(1))
+        let first = scene.servers[0].open(device)
+        scene.exchange(0)
+        scene.servers[0].close(first)
+        scene.exchange(0)
+        for record in [
+            Self.toChat(5), Self.enter(1, 5), Self.toChat(5), Self.leave(1, 5), Self.toChat(5), Self.enter(1, 5),
+            Self.toChat(5),
+        ] { scene.write(record) }
+        scene.servers[0].largeChats = { _ in [chat(5)] }
+        scene.servers[0].open(device)
+        scene.exchange(0)
+        #expect(device.seen.map(\.offset) == [1, 2, 3, 5, 6])
+    }
+
+    @Test func `a session of before goes on in the chats that the log has told since, at whoever owns it next`() {
+        let scene = Scene(servers: 1)
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        scene.exchange(0)
+        scene.servers[0].lose(0)
+        scene.worker.linkEnded(0, nowMs: scene.nowMs)
+        scene.write(Self.enter(1, 5))
+        scene.write(Self.toChat(5))
+        scene.tick(afterMs: 100)
+        scene.connect(0)
+        scene.write(Self.toChat(5))
+        scene.exchange(0)
+        #expect(device.seen.map(\.offset) == [0, 1, 2])
+    }
+}

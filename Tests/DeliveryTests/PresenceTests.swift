@@ -69,16 +69,16 @@ struct PresenceTests {
     }
 
     @Test func `knows who watches`() {
-        var presence = Presence()
-        presence.watch(user: 1, instance: 4)
-        presence.watch(user: 1, instance: 4)
-        presence.watch(user: 1, instance: 5)
-        #expect(presence.watchers(of: 1) == [4, 5])
-        presence.unwatch(user: 1, instance: 4)
-        #expect(presence.watchers(of: 1) == [5])
-        presence.removeInstance(5)
-        #expect(presence.watchers(of: 1).isEmpty)
-        #expect(presence.watchers(of: 99).isEmpty)
+        var watchers = Watchers()
+        watchers.add(4, of: user(1))
+        watchers.add(4, of: user(1))
+        watchers.add(5, of: user(1))
+        #expect(watchers.of(user(1)) == [4, 5])
+        watchers.remove(4, of: user(1))
+        #expect(watchers.of(user(1)) == [5])
+        watchers.remove(5)
+        #expect(watchers.of(user(1)).isEmpty)
+        #expect(watchers.of(user(99)).isEmpty)
     }
 
     @Test(arguments: 0..<20)

@@ -95,7 +95,7 @@ struct RouterTests {
                 }
             case 8 where random.chance(10):
                 var left: Set<Int> = []
-                router.removeInstance(instance) { left.insert($0) }
+                router.removeInstance(instance) { user, _ in left.insert(user) }
                 let before = Set(naive.entries.map(\.user))
                 naive.entries.removeAll { $0.instance == instance }
                 #expect(left == before.subtracting(naive.entries.map(\.user)), "seed \(seed) step \(step)")

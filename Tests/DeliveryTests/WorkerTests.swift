@@ -138,4 +138,83 @@ struct WorkerTests {
         scene.exchange(0)
         #expect(device.seen.map(\.offset) == [0, 1, 2])
     }
+
+    // MARK: - People who are offline
+
+    private func pushes(_ scene: Scene) -> [ChatID: Int] {
+        var counts: [ChatID: Int] = [:]
+        for (tag, entry) in scene.worker.takePushes(nowMs: scene.nowMs, limit: 1_000) {
+            counts[entry.chat, default: 0] += entry.count
+            scene.worker.pushDone(tag)
+        }
+        return counts
+    }
+
+    @Test func `what a chat server had not acknowledged when it died is told by pushes once it is given up`() {
+        let scene = Scene(servers: 2) { $0.pushWindowMs = 0 }
+        scene.servers[0].largeChats = { _ in [chat(5)] }
+        scene.servers[0].open(ModelDevice(user: user(1), device: device(1)))
+        // Somebody who is also elsewhere needs no push.
+        scene.servers[0].open(ModelDevice(user: user(2), device: device(2)))
+        scene.servers[1].open(ModelDevice(user: user(2), device: device(3)))
+        for number in 0..<2 { scene.exchange(number) }
+        scene.message(to: user(1))
+        scene.exchange(0)
+        // On its way when the connection breaks, and after it has.
+        scene.message(to: user(1))
+        scene.servers[0].lose(0)
+        scene.worker.linkEnded(0, nowMs: scene.nowMs)
+        scene.message(to: user(1))
+        scene.message(to: user(2))
+        let event = #"{"type":"message","chat":"\#(chat(5))","from":"\#(user(99))","kind":"text"}"#
+        scene.write(#"{"chat":"\#(chat(5))","event":\#(event)}"#)
+        #expect(pushes(scene).isEmpty, "it may come back")
+        #expect(scene.worker.commitPositions().first?.offset == 1)
+        for _ in 0..<scene.worker.settings.unreachableMs / 1_000 {
+            scene.tick(afterMs: 1_000)
+            scene.servers[1].tick(nowMs: scene.nowMs)
+            scene.exchange(1)
+        }
+        #expect(scene.worker.counts.droppedInstances == 1)
+        #expect(pushes(scene) == [chat(1): 2, chat(5): 1])
+    }
+
+    @Test func `they are told as well when the window has moved on before it is given up`() {
+        let scene = Scene(servers: 1) {
+            $0.windowBytesMax = 3_000
+            $0.pushWindowMs = 0
+        }
+        scene.servers[0].open(ModelDevice(user: user(1), device: device(1)))
+        scene.exchange(0)
+        scene.servers[0].lose(0)
+        scene.worker.linkEnded(0, nowMs: scene.nowMs)
+        for _ in 0..<50 { scene.message(to: user(1), bytes: 500) }
+        scene.tick(afterMs: scene.worker.settings.unreachableMs)
+        #expect(pushes(scene) == [chat(1): 50])
+        #expect(scene.worker.commitPositions().first?.offset == 50)
+    }
+
+    // MARK: - What anybody may ask
+
+    @Test func `who asks for the presence of users that nobody knows makes no table grow`() {
+        let scene = Scene(servers: 1)
+        for number in 100..<1_100 { scene.servers[0].watch(user(number)) }
+        scene.exchange(0)
+        #expect(scene.servers[0].presence.count == 1_000)
+        #expect(scene.worker.knownUserCount == 0)
+        // Who turns up later is told of all the same.
+        scene.servers[0].open(ModelDevice(user: user(100), device: device(1)))
+        scene.exchange(0)
+        scene.tick(afterMs: 10)
+        scene.exchange(0)
+        #expect(scene.servers[0].presence[user(100)]?.status == .online)
+    }
+
+    @Test func `a device that begins where the log holds nothing has a time to tell History`() {
+        let scene = Scene(servers: 1)
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        scene.exchange(0)
+        #expect(device.cursor?.timestamp == scene.nowMs)
+    }
 }

@@ -40,7 +40,13 @@ public struct DeliveryPartition {
     public internal(set) var router = Router()
     public internal(set) var window: HotWindow
     public internal(set) var presence: Presence
+    var watchers = Watchers()
     private var moves = AudienceMoves()
+    /// The instances that were not sent something, or may not have got it, with the first offset of it. What they miss they
+    /// fill when they have named their sessions again.
+    private(set) var heldFrom: [Int: Int64] = [:]
+    /// Messages that the window let go of before the only instances of these users had them.
+    private var unseen: [Unseen] = []
     private var dedupe = SourceDedupe()
     private let savedDedupe: (state: SourceDedupe, offset: Int64)?
     private var isSavedDedupeMerged = false
@@ -76,8 +82,21 @@ public struct DeliveryPartition {
 
     /// The log has no more records before this offset: what is missing was compacted or is past retention.
     public mutating func skip(to nextOffset: Int64) {
-        if nextOffset - 1 > routed.offset { routed = Cursor(offset: nextOffset - 1, timestamp: 0) }
+        // No record stands there, so no other time can contradict the one before.
+        if nextOffset - 1 > routed.offset { routed.offset = nextOffset - 1 }
         knownEnd = max(knownEnd, nextOffset)
+    }
+
+    /// Passes over a record that is not to be read.
+    mutating func skip(_ cursor: Cursor) {
+        routed = cursor
+        knownEnd = max(knownEnd, cursor.offset + 1)
+    }
+
+    /// A device that starts here has to have a time to tell History later. Where the log had no record to give one, now
+    /// is after all that it ever held.
+    mutating func dateStart(nowMs: Int64) {
+        if routed.timestamp == 0 { routed.timestamp = nowMs }
     }
 
     public var dedupeState: SourceDedupe { dedupe }
@@ -136,7 +155,7 @@ public struct DeliveryPartition {
             let isOnline = router.route(user: user, device: record.device, into: &targets)
             if !isOnline, kind == .message, record.device == nil { offline.append(user) }
         }
-        window.trim(before: windowFrom)
+        letGo(before: windowFrom)
         moves.trim(before: windowFrom)
         if let chat = record.enters { move(recipients, chat, isMember: true, at: cursor) }
         if let chat = record.leaves { move(recipients, chat, isMember: false, at: cursor) }
@@ -148,6 +167,43 @@ public struct DeliveryPartition {
             router.declare(user: user, chat: chat, isMember: isMember)
             moves.add(user, chat, isMember: isMember, at: cursor)
         }
+    }
+
+    // MARK: - What could not be sent
+
+    struct Unseen {
+        let offset: Int64
+        let event: [UInt8]
+        let users: [Int]
+    }
+
+    mutating func hold(for instance: Int, from offset: Int64) {
+        heldFrom[instance] = min(heldFrom[instance] ?? .max, offset)
+    }
+
+    mutating func release(_ instance: Int) -> Int64? { heldFrom.removeValue(forKey: instance) }
+
+    /// The window lets go of its oldest records. Once one is gone, nobody can be told of it by a push any more: so those
+    /// who are here only through instances that have not had it are told now.
+    private mutating func letGo(before ms: Int64) {
+        guard let first = heldFrom.values.min() else { return window.trim(before: ms) }
+        for gone in window.trim(before: ms, messagesFrom: first) {
+            let users = gone.largeChat.map { router.users(inLargeChat: $0) } ?? gone.users
+            let unserved = users.filter { isServedOnlyByHeld($0, gone.offset) }
+            if !unserved.isEmpty {
+                unseen.append(Unseen(offset: gone.offset, event: gone.event, users: unserved))
+            }
+        }
+    }
+
+    private func isServedOnlyByHeld(_ user: Int, _ offset: Int64) -> Bool {
+        router.isOnline(user: user) && router.instances(of: user).allSatisfy { heldFrom[$0] ?? .max <= offset }
+    }
+
+    mutating func takeUnseen() -> [Unseen] {
+        guard !unseen.isEmpty else { return [] }
+        defer { unseen = [] }
+        return unseen
     }
 
     // MARK: - Sessions
@@ -178,11 +234,16 @@ public struct DeliveryPartition {
         presence.lastSessionClosed(user: user, nowMs: nowMs)
     }
 
+    /// A user who has no session left, with the large chats that it was in when.
+    typealias Left = (user: Int, largeChats: [ChatStay])
+
     /// Forgets an instance's sessions, but for a generation; answers the users who have none left.
-    mutating func removeInstance(_ instance: Int, keeping generation: UInt8?, nowMs: Int64) -> [Int] {
-        var left: [Int] = []
-        router.removeInstance(instance, keeping: generation) { left.append($0) }
-        for user in left { presence.lastSessionClosed(user: user, nowMs: nowMs) }
+    mutating func removeInstance(_ instance: Int, keeping generation: UInt8?, nowMs: Int64) -> [Left] {
+        var left: [Left] = []
+        router.removeInstance(instance, keeping: generation) { [moves] user, chats in
+            left.append((user, moves.stays(of: user, now: chats)))
+        }
+        for (user, _) in left { presence.lastSessionClosed(user: user, nowMs: nowMs) }
         return left
     }
 
@@ -190,7 +251,11 @@ public struct DeliveryPartition {
         presence.restore(user: users.intern(user), status: status, lastSeen: lastSeen, nowMs: nowMs)
     }
 
-    mutating func intern(_ user: UserID) -> Int { users.intern(user) }
+    func notice(of id: UserID) -> PresenceNotice {
+        guard let user = users.find(id) else { return PresenceNotice(user: id, status: .offline, lastSeen: 0) }
+        let now = presence.status(of: user)
+        return PresenceNotice(user: id, status: now.status, lastSeen: now.lastSeen)
+    }
 }
 
 extension EventKind {

@@ -49,6 +49,7 @@ public struct HotWindow {
     private var spareChunk: [UInt8]?
     private var users: [Owner] = []
     private var chats: [Owner] = []
+    private var chatIDs: [ChatID] = []
     private var chatNumbers: [ChatID: UInt32] = [:]
     /// The few records that are for one device of their recipient.
     private var devices: [UInt64: DeviceID] = [:]
@@ -133,6 +134,7 @@ public struct HotWindow {
         } else {
             number = UInt32(chats.count)
             chatNumbers[chat] = number
+            chatIDs.append(chat)
             chats.append(Owner())
         }
         let previous = chats[Int(number)].newest
@@ -154,6 +156,35 @@ public struct HotWindow {
     /// record appended stays: it is being sent.
     public mutating func trim(before timestamp: Int64) {
         while records.count > 1, byteCount > bytesMax || records[records.start].timestamp < timestamp { removeFirst() }
+    }
+
+    /// A message that has left the window: for these users, or for a large chat.
+    public struct Gone {
+        public let offset: Int64
+        public let event: [UInt8]
+        public let users: [Int]
+        public let largeChat: ChatID?
+    }
+
+    /// The same; answers the messages that leave, from an offset on.
+    public mutating func trim(before timestamp: Int64, messagesFrom offset: Int64) -> [Gone] {
+        var gone: [Gone] = []
+        while records.count > 1, byteCount > bytesMax || records[records.start].timestamp < timestamp {
+            let record = records[records.start]
+            if record.offset >= offset, record.kind == .message, devices[records.start] == nil {
+                gone.append(describeFirst(record))
+            }
+            removeFirst()
+        }
+        return gone
+    }
+
+    private func describeFirst(_ record: Record) -> Gone {
+        let owners = (0..<UInt64(record.postingCount)).map { postings[postings.start + $0].owner }
+        let chat = owners.first.flatMap { $0 & Self.chatBit == 0 ? nil : chatIDs[Int($0 & ~Self.chatBit)] }
+        return Gone(
+            offset: record.offset, event: withPayload(records.start) { [UInt8](copying: $0) },
+            users: chat == nil ? owners.map(Int.init) : [], largeChat: chat)
     }
 
     private mutating func removeFirst() {

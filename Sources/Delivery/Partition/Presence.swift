@@ -1,6 +1,6 @@
 public import PushLink
 
-/// Who of one partition's users is online, and which instances want to know.
+/// Who of one partition's users is online.
 ///
 /// A user is online with the first session, at once, and offline when the last has been gone for the grace period, so
 /// that a quick reconnect is not seen. Changes are taken out in slices: 100,000 users leaving at once fill a queue, not
@@ -39,7 +39,6 @@ public struct Presence {
     /// All wait equally long, so the queue is in the order of its deadlines.
     private var leaving = Ring<(user: UInt32, generation: UInt32, deadline: Int64)>()
     private var changed = Ring<UInt32>()
-    private var watchers: [UInt32: [UInt16]] = [:]
 
     public init(graceMs: Int64 = 25_000) { self.graceMs = graceMs }
 
@@ -128,27 +127,4 @@ public struct Presence {
         guard user >= statuses.count else { return }
         statuses += [Status](repeating: Status(), count: max(user + 1, statuses.count * 2) - statuses.count)
     }
-
-    // MARK: - Watchers
-
-    public mutating func watch(user: Int, instance: Int) {
-        let instance = UInt16(instance)
-        if watchers[UInt32(user)]?.contains(instance) != true { watchers[UInt32(user), default: []].append(instance) }
-    }
-
-    public mutating func unwatch(user: Int, instance: Int) {
-        guard var list = watchers[UInt32(user)] else { return }
-        list.removeAll { $0 == UInt16(instance) }
-        watchers[UInt32(user)] = list.isEmpty ? nil : list
-    }
-
-    public mutating func removeInstance(_ instance: Int) {
-        let instance = UInt16(instance)
-        for (user, list) in watchers where list.contains(instance) {
-            let rest = list.filter { $0 != instance }
-            watchers[user] = rest.isEmpty ? nil : rest
-        }
-    }
-
-    public func watchers(of user: Int) -> [UInt16] { watchers[UInt32(user)] ?? [] }
 }

@@ -121,15 +121,16 @@ public struct Router {
     }
 
     /// Forgets an instance's sessions, but for those that it named in the generation to keep; `body` hears of each user
-    /// that has none left.
+    /// that has none left, and which large chats it was in.
     public mutating func removeInstance(
-        _ instance: Int, keeping generation: UInt8? = nil, _ body: (_ user: Int) -> Void
+        _ instance: Int, keeping generation: UInt8? = nil, _ body: (_ user: Int, _ largeChats: [ChatID]) -> Void
     ) {
         for slot in sessions.indices where !sessions[slot].isFree && Int(sessions[slot].instance) == instance {
             if sessions[slot].generation == generation { continue }
             guard let place = find(instance, sessions[slot].number) else { continue }
+            let largeChats = chats.chats(from: sessions[slot].chats)
             let (user, wasLast) = remove(at: place)
-            if wasLast { body(user) }
+            if wasLast { body(user, largeChats) }
         }
     }
 
@@ -175,6 +176,22 @@ public struct Router {
     // MARK: - Routing
 
     public func isOnline(user: Int) -> Bool { user < heads.count && heads[user] != Self.none }
+
+    /// The instances that a user's sessions are on.
+    func instances(of user: Int) -> [Int] {
+        var instances: [Int] = []
+        var slot = user < heads.count ? heads[user] : Self.none
+        while slot != Self.none {
+            instances.append(Int(sessions[Int(slot)].instance))
+            slot = sessions[Int(slot)].nextOfUser
+        }
+        return instances
+    }
+
+    /// Who has a session in the chat.
+    func users(inLargeChat chat: ChatID) -> [Int] {
+        Set(chats.sessions(of: chat).map { Int(sessions[Int($0)].user) }).sorted()
+    }
 
     /// Adds the user's sessions; answers whether there are any.
     @discardableResult

@@ -73,9 +73,9 @@ extension DeliveryWorker {
         func limit(_ partition: Int32, _ offset: Int64) {
             if let known = lowest[partition], offset < known { lowest[partition] = offset }
         }
-        for case let instance? in instances {
-            instance.link?.forEachInFlight { limit($0, $1) }
-            for (partition, offset) in instance.heldFrom { limit(partition, offset) }
+        for case let instance? in instances { instance.link?.forEachInFlight { limit($0, $1) } }
+        for partition in partitions {
+            for offset in partition.heldFrom.values { limit(partition.number, offset) }
         }
         push.forEachPending { limit($0, $1) }
         for (partition, offset) in pushesInFlight.values { limit(partition, offset) }

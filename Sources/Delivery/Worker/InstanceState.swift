@@ -16,16 +16,10 @@ struct InstanceState {
     var connectDelayMs: Int64 = 0
     /// The partitions whose sessions it has told in full on the present link.
     var heard: Set<Int32> = []
-    /// Without a link: the first offset of each partition that could not be sent to its sessions.
-    var heldFrom: [Int32: Int64] = [:]
     var fills = Ring<FillRequest>()
     var fullSinceMs: Int64?
 
     var isOpen: Bool { link?.isOpen ?? false }
-
-    mutating func hold(_ partition: Int32, from offset: Int64) {
-        heldFrom[partition] = min(heldFrom[partition] ?? .max, offset)
-    }
 
     /// Tries again soon, then less often.
     mutating func backOff(nowMs: Int64) {

@@ -60,7 +60,7 @@ extension DeliveryWorker {
         instances[number]?.heard = []
         var claims: [PartitionClaim] = []
         for slot in partitions.indices {
-            partitions[slot].presence.removeInstance(number)
+            partitions[slot].watchers.remove(number)
             if partitions[slot].phase != .restoring {
                 claims.append(PartitionClaim(partition: partitions[slot].number, term: partitions[slot].term))
             }
@@ -75,16 +75,15 @@ extension DeliveryWorker {
         case .register(let request, let partition, let isLast, let sessions):
             register(sessions, request, partition, isLast, from: number, nowMs)
         case .unregister(let partition, let sessions):
-            guard let slot = slotOwned(partition) else { return }
+            guard let slot = slot(partition) else { return }
             for session in sessions { partitions[slot].unregister(instance: number, number: session, nowMs: nowMs) }
         case .acknowledge: drained(number, nowMs)
         case .fill(let fill): instances[number]?.fills.append(fill)
         case .watch(let users): watch(users, from: number)
         case .unwatch(let users):
             for user in users {
-                guard let slot = slotOwned(user.partition(count: settings.partitionCount)) else { continue }
-                let user = partitions[slot].intern(user)
-                partitions[slot].presence.unwatch(user: user, instance: number)
+                guard let slot = slot(user.partition(count: settings.partitionCount)) else { continue }
+                partitions[slot].watchers.remove(number, of: user)
             }
         case .storeCursors(let list):
             for entry in list { cursors.store(DeviceKey(user: entry.user, device: entry.device), entry.cursor) }
@@ -97,7 +96,7 @@ extension DeliveryWorker {
                 act(.lookUp(CursorLookUp(instance: number, generation: generation, request: request, device: key)))
             }
         case .refused(let partition, let term):
-            guard let slot = slotOwned(partition), term >= partitions[slot].term, term < .max else { return }
+            guard let slot = slot(partition), term >= partitions[slot].term, term < .max else { return }
             act(.raiseTerm(partition: partition, term: term + 1))
         case .heartbeat, .goodbye: break
         }
@@ -107,7 +106,7 @@ extension DeliveryWorker {
         _ sessions: [SessionRegistration], _ request: UInt32, _ partition: Int32, _ isLast: Bool, from number: Int,
         _ nowMs: Int64
     ) {
-        guard let slot = slotOwned(partition), partitions[slot].phase != .restoring,
+        guard let slot = slot(partition), partitions[slot].phase != .restoring,
             let generation = instances[number]?.generation
         else {
             instances[number]?.link?.send(.release([partition]))
@@ -139,7 +138,7 @@ extension DeliveryWorker {
     /// The answer to `.askEnd`: a cursor beyond the log's end is of another life of the topic. What its session has dropped
     /// meanwhile is part of what History serves up to the place told here.
     public func logEnds(_ partition: Int32, at offset: Int64) {
-        guard let doubts = doubtful.removeValue(forKey: partition), let slot = slotOwned(partition) else { return }
+        guard let doubts = doubtful.removeValue(forKey: partition), let slot = slot(partition) else { return }
         partitions[slot].logEnds(at: offset)
         let routed = partitions[slot].routed
         for doubt in doubts where doubt.cursor.offset >= partitions[slot].knownEnd {
@@ -151,10 +150,9 @@ extension DeliveryWorker {
     private func watch(_ users: [UserID], from number: Int) {
         var notices: [PresenceNotice] = []
         for id in users {
-            guard let slot = slotOwned(id.partition(count: settings.partitionCount)) else { continue }
-            let user = partitions[slot].intern(id)
-            partitions[slot].presence.watch(user: user, instance: number)
-            notices.append(notice(slot, partitions[slot].presence.status(of: user)))
+            guard let slot = slot(id.partition(count: settings.partitionCount)) else { continue }
+            partitions[slot].watchers.add(number, of: id)
+            notices.append(partitions[slot].notice(of: id))
         }
         if !notices.isEmpty { instances[number]?.link?.send(.presence(notices)) }
     }
@@ -182,7 +180,7 @@ extension DeliveryWorker {
     }
 
     private func serve(_ fill: FillRequest, _ number: Int) {
-        guard let slot = slotOwned(fill.partition),
+        guard let slot = slot(fill.partition),
             let session = partitions[slot].session(instance: number, number: fill.session)
         else { return refuse(fill, number, .unknownSession, .start) }
         let window = partitions[slot].window

@@ -1,0 +1,173 @@
+public import PushLink
+import Wire
+
+/// The chat servers as a worker knows them: who there is, whose link stands, and who is given up.
+extension DeliveryWorker {
+    private static let progressEveryMs: Int64 = 500
+
+    // MARK: - The directory
+
+    public func instanceNumber(_ name: String) -> Int? { instanceNumbers[name] }
+    public var instanceCount: Int { instanceNumbers.count }
+
+    /// `chat.instances` has been read to its end.
+    public func directoryRead(nowMs: Int64) {
+        isDirectoryRead = true
+        for slot in partitions.indices { startIfHeard(slot, nowMs) }
+    }
+
+    /// An instance has announced itself.
+    public func announced(_ identity: LinkIdentity, address: String, nowMs: Int64) {
+        guard let number = instanceNumbers[identity.name] else {
+            var state = InstanceState(identity: identity, address: address, announcedMs: nowMs)
+            state.lostMs = nowMs
+            let number = instances.firstIndex { $0 == nil } ?? instances.count
+            if number == instances.count { instances.append(state) } else { instances[number] = state }
+            instanceNumbers[identity.name] = number
+            return connectIfDue(number, nowMs)
+        }
+        instances[number]?.announcedMs = nowMs
+        instances[number]?.address = address
+        // A record of an earlier life may still be read; should epochs not rise, the new link tells of the restart.
+        if let known = instances[number]?.identity.epoch, identity.epoch > known { restarted(number, identity, nowMs) }
+    }
+
+    private func restarted(_ number: Int, _ identity: LinkIdentity, _ nowMs: Int64) {
+        disconnect(number, nowMs)
+        forgetSessions(number, nowMs)
+        instances[number]?.identity = identity
+        instances[number]?.nextConnectMs = nowMs
+        connectIfDue(number, nowMs)
+    }
+
+    /// An instance has ended in good order.
+    public func withdrawn(_ name: String, nowMs: Int64) {
+        guard let number = instanceNumbers[name] else { return }
+        forget(number, nowMs)
+    }
+
+    private func connectIfDue(_ number: Int, _ nowMs: Int64) {
+        guard let state = instances[number], state.link == nil, !state.isConnecting, nowMs >= state.nextConnectMs
+        else { return }
+        instances[number]?.isConnecting = true
+        act(.connect(instance: number, address: state.address))
+    }
+
+    /// Its sessions are gone for good: their users may be offline now.
+    private func forgetSessions(_ number: Int, _ nowMs: Int64) {
+        for slot in partitions.indices { sweep(number, slot, keeping: nil, nowMs) }
+    }
+
+    /// Forgets the sessions of an instance in one partition, but for those of a generation.
+    func sweep(_ number: Int, _ slot: Int, keeping generation: UInt8?, _ nowMs: Int64) {
+        let left = partitions[slot].removeInstance(number, keeping: generation, nowMs: nowMs)
+        if let offset = partitions[slot].release(number) { pushMissed(slot, left, from: offset, nowMs) }
+    }
+
+    private func forget(_ number: Int, _ nowMs: Int64) {
+        disconnect(number, nowMs)
+        forgetSessions(number, nowMs)
+        for slot in partitions.indices { partitions[slot].watchers.remove(number) }
+        if let name = instances[number]?.identity.name { instanceNumbers[name] = nil }
+        instances[number] = nil
+        counts.droppedInstances += 1
+        for slot in partitions.indices { startIfHeard(slot, nowMs) }
+    }
+
+    // MARK: - Time
+
+    /// To be called a few times a second, and when `takeActions` said so.
+    public func tick(nowMs: Int64) {
+        for number in instances.indices where instances[number] != nil { tick(number, nowMs) }
+        for slot in partitions.indices { startIfHeard(slot, nowMs) }
+        changePresence(nowMs)
+        if nowMs >= nextProgressMs {
+            nextProgressMs = nowMs + Self.progressEveryMs
+            let progress = partitions.filter { $0.phase == .live }.map {
+                PartitionProgress(partition: $0.number, routed: $0.routed)
+            }
+            if !progress.isEmpty {
+                for number in instances.indices { instances[number]?.link?.send(.progress(progress)) }
+            }
+        }
+    }
+
+    private func tick(_ number: Int, _ nowMs: Int64) {
+        do throws(LinkError) {
+            try instances[number]?.link?.tick(nowMs: nowMs)
+        } catch {
+            disconnect(number, nowMs)
+        }
+        if let since = instances[number]?.fullSinceMs, nowMs - since >= settings.stuckMs {
+            counts.stuckLinks += 1
+            instances[number]?.link?.close(LinkError(.tooSlow, "full for \(nowMs - since) ms"))
+            disconnect(number, nowMs)
+        }
+        guard let state = instances[number] else { return }
+        if let lost = state.lostMs {
+            let isSilent = nowMs - state.announcedMs >= settings.silentMs && nowMs - lost >= settings.silentMs
+            if isSilent || nowMs - lost >= settings.unreachableMs {
+                return forget(number, nowMs)
+            }
+        }
+        connectIfDue(number, nowMs)
+    }
+
+    // MARK: - Full links
+
+    func noteFullness(_ number: Int, _ nowMs: Int64) {
+        guard let link = instances[number]?.link else { return }
+        let isFull = link.inFlightByteCount > settings.linkBytesMax
+        if isFull, instances[number]?.fullSinceMs == nil {
+            instances[number]?.fullSinceMs = nowMs
+        } else if !isFull {
+            instances[number]?.fullSinceMs = nil
+        }
+    }
+
+    /// Whether a link is full: no further records should be offered until it has drained or been given up, which
+    /// takes at most `stuckMs`.
+    public var isBlocked: Bool { instances.contains { $0?.fullSinceMs != nil } }
+
+    // MARK: - The ends of links (what they say is in WorkerLinks)
+
+    func heard(_ number: Int, _ partition: Int32, _ nowMs: Int64) {
+        instances[number]?.heard.insert(partition)
+        if let slot = slot(partition) { startIfHeard(slot, nowMs) }
+    }
+
+    func drained(_ number: Int, _ nowMs: Int64) { noteFullness(number, nowMs) }
+
+    /// Ends the link, or the attempt to make one, from this side.
+    func disconnect(_ number: Int, _ nowMs: Int64) {
+        guard let state = instances[number], state.link != nil || state.isConnecting else { return }
+        let farewell = instances[number]?.link?.takeOutput(nowMs: nowMs) ?? []
+        lost(number, nowMs)
+        act(.disconnect(instance: number, farewell: farewell))
+    }
+
+    /// Ends all links, as the last thing before the process ends.
+    public func stop(nowMs: Int64) {
+        for number in instances.indices {
+            instances[number]?.link?.close(LinkError(.stopping, "the worker is stopping"))
+            disconnect(number, nowMs)
+        }
+    }
+
+    /// The link has ended: what was on its way may not have arrived.
+    func lost(_ number: Int, _ nowMs: Int64) {
+        guard var state = instances[number] else { return }
+        state.link?.forEachInFlight { partition, offset in
+            if let slot = slot(partition) { partitions[slot].hold(for: number, from: offset) }
+        }
+        for partition in doubtful.keys { doubtful[partition]?.removeAll { $0.instance == number } }
+        state.link = nil
+        state.isConnecting = false
+        state.heard = []
+        state.fills = Ring()
+        state.fullSinceMs = nil
+        if state.lostMs == nil { state.lostMs = nowMs }
+        state.backOff(nowMs: nowMs)
+        instances[number] = state
+    }
+}

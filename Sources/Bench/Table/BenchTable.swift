@@ -80,6 +80,9 @@ public struct BenchTable: Sendable {
             return 100 * ours / plain
         },
         Row("delivery worker, in memory", "delivery", oneServer + "deliveries routed.value", .atLeast(500_000), "/s"),
+        Row(
+            "  added latency, p50", "delivery", oneServer + "added latency, median.value", .atMost(0.3), "ms",
+            scale: 1e-3),
         Row("  registering 100,000 sessions", "delivery", "100000 sessions registered.value", .atMost(2000), "ms"),
         Row("  memory a session", "delivery", "memory a session.value", .atMost(120), "B"),
         Row("join, in memory: recipients", "join", .atLeast(1_000_000), "/s") {

@@ -15,6 +15,8 @@ public struct DeliveryBenchmark {
     public let sessions: Int
     public let seconds: Double
     private static let partitionCount: Int32 = 16
+    /// As many records as a poll brings.
+    private static let turnRecords = 500
     private let clock = SystemClock()
 
     public init(sessions: Int = 100_000, seconds: Double = 3) {
@@ -31,6 +33,7 @@ public struct DeliveryBenchmark {
         ] {
             figures += route(name, users: users, group: group, instances: instances)
         }
+        figures += latency()
         figures += fill()
         return figures
     }
@@ -47,8 +50,7 @@ public struct DeliveryBenchmark {
         var next = 0
         while Double(busyNs) < seconds * 1e9 {
             let start = clock.monotonicNs
-            // As many records as a poll brings.
-            for _ in 0..<500 {
+            for _ in 0..<Self.turnRecords {
                 let record = messages[next % messages.count]
                 next += 1
                 stand.take(record)
@@ -60,7 +62,7 @@ public struct DeliveryBenchmark {
             stand.receive(answers)
             let end = clock.monotonicNs
             busyNs += routed - start + end - back
-            turns.record((routed - start) / 500)
+            turns.record(routed - start)
         }
         let deliveries = Double(stand.worker.counts.deliveries - before.deliveries)
         let records = Double(stand.worker.counts.records - before.records)
@@ -68,7 +70,44 @@ public struct DeliveryBenchmark {
         return [
             Figure(name: "\(name): deliveries routed", value: deliveries / busy, unit: "/s"),
             Figure(name: "\(name): records", value: records / busy, unit: "/s"),
-            Figure(name: "\(name): time a record, median", value: Double(turns.median), unit: "ns"),
+            Figure(
+                name: "\(name): time a record, median", value: Double(turns.quantile(0.5)) / Double(Self.turnRecords),
+                unit: "ns"),
+        ]
+    }
+
+    // MARK: - Latency
+
+    /// What the worker adds to a record's way, from being read to the bytes that the links are to write: of a record that
+    /// comes alone, and of one that comes with as many others as a poll brings.
+    private func latency() -> [Figure] {
+        let name = "10 groups × 100, 1 chat server"
+        let stand = Stand(instances: 1, partitionCount: Self.partitionCount)
+        stand.open(users: 1_000)
+        let messages = Self.messages(users: 1_000, group: 100)
+        var next = 0
+        func measure(_ records: Int, turns: Int) -> Latencies {
+            var latencies = Latencies()
+            for _ in 0..<turns {
+                let start = clock.monotonicNs
+                for _ in 0..<records {
+                    stand.take(messages[next % messages.count])
+                    next += 1
+                }
+                let output = stand.takeOutput()
+                latencies.record(clock.monotonicNs - start)
+                stand.receive(stand.acknowledge(output))
+            }
+            return latencies
+        }
+        let alone = measure(1, turns: 20_000)
+        let full = measure(Self.turnRecords, turns: 200)
+        return [
+            Figure(name: "\(name): added latency, median", value: Double(alone.quantile(0.5)) / 1_000, unit: "µs"),
+            Figure(name: "\(name): added latency, p99", value: Double(alone.quantile(0.99)) / 1_000, unit: "µs"),
+            Figure(
+                name: "\(name): added latency in a turn of \(Self.turnRecords), median",
+                value: Double(full.quantile(0.5)) / 1_000, unit: "µs"),
         ]
     }
 
@@ -145,7 +184,10 @@ public struct DeliveryBenchmark {
 private struct Latencies {
     private var values: [UInt64] = []
     mutating func record(_ value: UInt64) { values.append(value) }
-    var median: UInt64 { values.isEmpty ? 0 : values.sorted()[values.count / 2] }
+
+    func quantile(_ share: Double) -> UInt64 {
+        values.isEmpty ? 0 : values.sorted()[min(values.count - 1, Int(Double(values.count) * share))]
+    }
 }
 
 struct Record {

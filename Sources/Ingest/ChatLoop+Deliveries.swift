@@ -58,6 +58,7 @@ extension ChatLoop {
 
     /// The device's queue has room again.
     func drained(_ client: Client, _ session: Session) {
+        presence.tellUnheard(client, session)
         if let catchUp = session.busy?.catchUp { goOn(catchUp, client, session) }
         if let (after, through) = session.feed.fillDue, hasRoom(client) {
             links.fill(client.number, session, after: after, through: through)

@@ -107,7 +107,8 @@ private final class World {
         settings.silentMs = 2_000
         settings.unreachableMs = 4_000
         settings.presenceGraceMs = 1_000
-        settings.linkBytesMax = 20_000
+        // Small, so that some are left behind and some given up.
+        settings.linkBytesMax = 2_000
         members[number] = Member(DeliveryWorker(settings), life: nextLife)
         for server in servers.values {
             members[number]?.worker.announced(server.identity, address: server.identity.name, nowMs: nowMs)

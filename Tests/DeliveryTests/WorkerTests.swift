@@ -194,6 +194,78 @@ struct WorkerTests {
         #expect(scene.worker.commitPositions().first?.offset == 50)
     }
 
+    // MARK: - A chat server that does not read
+
+    @Test func `it is left behind, and the devices of the others do not notice`() {
+        let scene = Scene(servers: 2) { $0.linkBytesMax = 5_000 }
+        let slow = ModelDevice(user: user(1), device: device(1))
+        let quick = ModelDevice(user: user(2), device: device(2))
+        scene.servers[0].open(slow)
+        scene.servers[1].open(quick)
+        for number in 0..<2 { scene.exchange(number) }
+        func load() {
+            for _ in 0..<20 {
+                scene.message(to: user(1), bytes: 500)
+                scene.message(to: user(2))
+                scene.exchange(1)
+            }
+        }
+        load()
+        // Others are kept waiting for a moment, and not again when it is full again soon after.
+        #expect(scene.worker.isBlocked)
+        scene.tick(afterMs: 150)
+        #expect(!scene.worker.isBlocked && scene.worker.isLinkOpen(0))
+        scene.exchange(0)
+        load()
+        #expect(!scene.worker.isBlocked)
+        #expect(quick.seen.count == 40)
+        #expect(scene.worker.commitPositions().first?.offset ?? .max < 80, "what it missed is not committed")
+        scene.exchange(0)
+        #expect(slow.seen.map(\.offset) == (0..<40).map { Int64($0 * 2) })
+        #expect(scene.worker.commitPositions().first?.offset == 80)
+        #expect(scene.worker.counts.leftBehind == 2 && scene.worker.counts.stuckLinks == 0)
+    }
+
+    @Test func `it is given up when it takes nothing, and fills what it missed when it is back`() {
+        let scene = Scene(servers: 2) { $0.linkBytesMax = 5_000 }
+        let slow = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(slow)
+        scene.exchange(0)
+        for _ in 0..<20 { scene.message(to: user(1), bytes: 500) }
+        scene.tick(afterMs: 150)
+        #expect(!scene.worker.isBlocked)
+        scene.tick(afterMs: scene.worker.settings.stuckMs)
+        #expect(scene.worker.counts.stuckLinks == 1 && !scene.worker.isLinkOpen(0))
+        scene.servers[0].lose(0)
+        scene.message(to: user(1))
+        scene.tick(afterMs: 100)
+        scene.connect(0)
+        #expect(slow.seen.map(\.offset) == Array(0...20))
+    }
+
+    @Test func `it hears of presence when it has caught up, as it is then`() {
+        let scene = Scene(servers: 2) {
+            $0.linkBytesMax = 5_000
+            $0.presenceGraceMs = 10
+        }
+        scene.servers[0].open(ModelDevice(user: user(1), device: device(1)))
+        scene.servers[0].watch(user(2))
+        scene.exchange(0)
+        let told = scene.servers[0].presenceCount
+        for _ in 0..<20 { scene.message(to: user(1), bytes: 500) }
+        let other = scene.servers[1].open(ModelDevice(user: user(2), device: device(2)))
+        scene.exchange(1)
+        scene.tick(afterMs: 10)
+        scene.servers[1].close(other)
+        scene.exchange(1)
+        scene.tick(afterMs: 10)
+        scene.tick(afterMs: 10)
+        scene.exchange(0)
+        #expect(scene.servers[0].presenceCount == told + 1)
+        #expect(scene.servers[0].presence[user(2)]?.status == .offline)
+        #expect(scene.servers[0].presence[user(2)]?.lastSeen ?? 0 > 0)
+    }
+
     // MARK: - What anybody may ask
 
     @Test func `who asks for the presence of users that nobody knows makes no table grow`() {

@@ -179,6 +179,37 @@ import Wire
         try bench.wait("the owner is told") { worker.messages.contains(.unwatch([friend])) }
     }
 
+    @Test func `a device that does not keep up hears of presence when it does, as it is then`() throws {
+        let bench = try Bench {
+            $0.limits.sessionQueueBytes = 64 << 20
+            $0.limits.sessionQueueFragments = 100_000
+        }
+        let worker = try bench.worker()
+        let (user, friend) = (UserID.random(), UserID.random())
+        let device = try bench.device(user)
+        try bench.wait("live") { device.frames("caught_up").count == 1 }
+        device.send(#"{"type":"watch","user":"\#(friend)"}"#)
+        try bench.wait("the owner is asked") { worker.messages.contains(.watch([friend])) }
+        worker.send(.presence([PresenceNotice(user: friend, status: .offline, lastSeen: 5)]))
+        try bench.wait("one notice") { device.frames("presence").count == 1 }
+        device.stream?.pauseReading()
+        // More than the sockets between them hold.
+        let text = String(repeating: "x", count: 500_000)
+        for offset in 101...160 {
+            worker.push(#"{"type":"message","text":"\#(text)"}"#, offset: Int64(offset), to: [user])
+            try bench.wait("it is queued") { worker.acknowledged == UInt64(offset - 100) }
+        }
+        for (status, ms) in [(PresenceStatus.online, 6), (.offline, 7), (.online, 8)] {
+            worker.send(.presence([PresenceNotice(user: friend, status: status, lastSeen: Int64(ms))]))
+        }
+        worker.push(#"{"type":"message","text":"last"}"#, offset: 161, to: [user])
+        try bench.wait("it is queued") { worker.acknowledged == 61 }
+        device.stream?.resumeReading()
+        try bench.wait("all is read") { device.frames("message").count == 61 && device.frames("presence").count > 1 }
+        #expect(device.frames("presence").count == 2)
+        #expect(device.frames("presence").last?.contains(#""status":"online","last_seen":8"#) == true)
+    }
+
     @Test func `typing and receipts go to the log of signals`() throws {
         let bench = try Bench()
         let (user, chat) = (UserID.random(), ChatID.random())

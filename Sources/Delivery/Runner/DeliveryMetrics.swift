@@ -25,6 +25,8 @@ final class DeliveryMetrics {
             counter("typing_dropped_total", "typing events dropped for full links", \.droppedTyping),
             counter("fills_served_total", "pages of missed events served from the hot window", \.fillsServed),
             counter("fills_refused_total", "fills that the hot window could not serve", \.fillsRefused),
+            counter(
+                "links_left_behind_total", "times a full link was left behind so that others went on", \.leftBehind),
             counter("links_stuck_total", "links given up because they stayed full", \.stuckLinks),
             counter("instances_dropped_total", "chat servers given up", \.droppedInstances),
             counter("presence_changes_total", "users who came online or went offline", \.presenceChanges),

@@ -13,7 +13,9 @@ public struct DeliverySettings: Sendable {
     public var hearingMs: Int64 = 3_000
     /// Bytes sent on a link and not acknowledged, above which nothing more is read for it.
     public var linkBytesMax = 4 << 20
-    /// A link that stays full for this long is given up; its instance connects anew and fills its gaps.
+    /// How long a full link may keep others that have room waiting; then it is left behind, and fills its gaps later.
+    public var patienceMs: Int64 = 100
+    /// A full link on which nothing is acknowledged for this long is given up; its instance connects anew.
     public var stuckMs: Int64 = 2_000
     /// An instance without a link that is not heard of in `chat.instances` either is forgotten after this long.
     public var silentMs: Int64 = 5_000
@@ -72,6 +74,7 @@ public struct DeliveryCounts: Equatable, Sendable {
     public var droppedTyping = 0
     public var fillsServed = 0
     public var fillsRefused = 0
+    public var leftBehind = 0
     public var stuckLinks = 0
     public var droppedInstances = 0
     public var presenceChanges = 0

@@ -18,6 +18,8 @@ public final class DeliveryWorker {
     var isDirectoryRead = false
 
     private var targets = Targets()
+    /// Of the present record's instances, those that it could not be sent to.
+    private var absent: [Int] = []
     var offline: [Int] = []
 
     private var actions: [DeliveryAction] = []
@@ -91,6 +93,7 @@ public final class DeliveryWorker {
         doubtful[partition] = nil
         for number in instances.indices {
             instances[number]?.heard.remove(partition)
+            instances[number]?.missed.remove(partition)
             instances[number]?.link?.send(.release([partition]))
         }
         shareWindow()
@@ -204,12 +207,12 @@ public final class DeliveryWorker {
     /// Copies the event once for each link and names the sessions there.
     private func send(_ slot: Int, _ cursor: Cursor, _ kind: EventKind, _ nowMs: Int64) {
         let partition = partitions[slot].number
-        for number in targets.instances where instances[number]?.isOpen != true {
-            // Whoever is connected there fills the gap when the link is back.
-            if !kind.isDroppable { partitions[slot].hold(for: number, from: cursor.offset) }
-        }
         partitions[slot].window.withLastPayload { payload in
-            for number in targets.instances where instances[number]?.isOpen == true {
+            for number in targets.instances {
+                guard instances[number]?.takesRecords(of: partition) == true else {
+                    absent.append(number)
+                    continue
+                }
                 if kind.isDroppable, instances[number]?.fullSinceMs != nil {
                     counts.droppedTyping += 1
                     continue
@@ -229,6 +232,15 @@ public final class DeliveryWorker {
             }
         }
         targets.removeAll()
+        guard !absent.isEmpty else { return }
+        // Whoever is connected there fills the gap when the link is back, or has drained.
+        if !kind.isDroppable { for number in absent { miss(number, slot, cursor.offset) } }
+        absent.removeAll(keepingCapacity: true)
+    }
+
+    private func miss(_ number: Int, _ slot: Int, _ offset: Int64) {
+        partitions[slot].hold(for: number, from: offset)
+        if instances[number]?.isOpen == true { instances[number]?.missed.insert(partitions[slot].number) }
     }
 
     public func takeActions() -> [DeliveryAction] {

@@ -1,4 +1,5 @@
 import PushLink
+import Wire
 
 /// One chat server as this worker knows it. Its number stays the same until it is forgotten, through lost links.
 struct InstanceState {
@@ -17,9 +18,25 @@ struct InstanceState {
     /// The partitions whose sessions it has told in full on the present link.
     var heard: Set<Int32> = []
     var fills = Ring<FillRequest>()
+    /// Since when its link has had too much on its way.
     var fullSinceMs: Int64?
+    /// When it last acknowledged something.
+    var acknowledgedMs: Int64 = 0
+    /// Full for so long that others were kept waiting: it is sent no records until it has drained.
+    var isLeftBehind = false
+    /// It has been left behind lately; until then it is at once when it is full again.
+    var hurriesUntilMs: Int64 = 0
+    /// The partitions of which something was not sent on the present link; nothing more of them is before the sessions
+    /// are asked for again.
+    var missed: Set<Int32> = []
+    /// Watched users whose presence changed while the link was full.
+    var unheardPresence: Set<UserID> = []
 
     var isOpen: Bool { link?.isOpen ?? false }
+
+    func takesRecords(of partition: Int32) -> Bool { isOpen && !isLeftBehind && !missed.contains(partition) }
+
+    var isWaitedFor: Bool { fullSinceMs != nil && !isLeftBehind }
 
     /// Tries again soon, then less often.
     mutating func backOff(nowMs: Int64) {

@@ -1,9 +1,11 @@
 public import PushLink
 import Wire
 
-/// The chat servers as a worker knows them: who there is, whose link stands, and who is given up.
+/// The chat servers as a worker knows them: who there is, whose link stands, whose is full, and who is given up.
 extension DeliveryWorker {
     private static let progressEveryMs: Int64 = 500
+    /// How long one that was left behind gets no patience.
+    private static let hurryMs: Int64 = 10_000
 
     // MARK: - The directory
 
@@ -83,11 +85,13 @@ extension DeliveryWorker {
         changePresence(nowMs)
         if nowMs >= nextProgressMs {
             nextProgressMs = nowMs + Self.progressEveryMs
-            let progress = partitions.filter { $0.phase == .live }.map {
-                PartitionProgress(partition: $0.number, routed: $0.routed)
-            }
-            if !progress.isEmpty {
-                for number in instances.indices { instances[number]?.link?.send(.progress(progress)) }
+            let live = partitions.filter { $0.phase == .live }
+            for number in instances.indices {
+                // Of what an instance was not sent, it has heard nothing.
+                let progress = live.filter { instances[number]?.takesRecords(of: $0.number) == true }.map {
+                    PartitionProgress(partition: $0.number, routed: $0.routed)
+                }
+                if !progress.isEmpty { instances[number]?.link?.send(.progress(progress)) }
             }
         }
     }
@@ -98,10 +102,15 @@ extension DeliveryWorker {
         } catch {
             disconnect(number, nowMs)
         }
-        if let since = instances[number]?.fullSinceMs, nowMs - since >= settings.stuckMs {
-            counts.stuckLinks += 1
-            instances[number]?.link?.close(LinkError(.tooSlow, "full for \(nowMs - since) ms"))
-            disconnect(number, nowMs)
+        if let state = instances[number], let since = state.fullSinceMs ?? (state.isLeftBehind ? 0 : nil) {
+            let silentMs = nowMs - max(since, state.acknowledgedMs)
+            if silentMs >= settings.stuckMs {
+                counts.stuckLinks += 1
+                instances[number]?.link?.close(LinkError(.tooSlow, "full, and nothing taken for \(silentMs) ms"))
+                disconnect(number, nowMs)
+            } else if nowMs - since >= settings.patienceMs, keepsOthersWaiting(number) {
+                leaveBehind(number, nowMs)
+            }
         }
         guard let state = instances[number] else { return }
         if let lost = state.lostMs {
@@ -115,19 +124,53 @@ extension DeliveryWorker {
 
     // MARK: - Full links
 
+    /// Whether a link is full and waited for: no further records should be offered until it has drained, has been left
+    /// behind, or is given up.
+    public var isBlocked: Bool { instances.contains { $0?.isWaitedFor == true } }
+
     func noteFullness(_ number: Int, _ nowMs: Int64) {
         guard let link = instances[number]?.link else { return }
-        let isFull = link.inFlightByteCount > settings.linkBytesMax
-        if isFull, instances[number]?.fullSinceMs == nil {
-            instances[number]?.fullSinceMs = nowMs
-        } else if !isFull {
+        guard link.inFlightByteCount > settings.linkBytesMax else {
             instances[number]?.fullSinceMs = nil
+            return
+        }
+        if instances[number]?.fullSinceMs == nil { instances[number]?.fullSinceMs = nowMs }
+        // One that was left behind a moment ago does not hold the others up again.
+        if nowMs < instances[number]?.hurriesUntilMs ?? 0, keepsOthersWaiting(number) { leaveBehind(number, nowMs) }
+    }
+
+    private func keepsOthersWaiting(_ number: Int) -> Bool {
+        instances.indices.contains {
+            $0 != number && instances[$0]?.isOpen == true && instances[$0]?.fullSinceMs == nil
         }
     }
 
-    /// Whether a link is full: no further records should be offered until it has drained or been given up, which
-    /// takes at most `stuckMs`.
-    public var isBlocked: Bool { instances.contains { $0?.fullSinceMs != nil } }
+    /// A link that stays full while others have room is waited for no longer: what is for its sessions is not sent, and once
+    /// it has taken most of what was, it is asked to name them again, so that they fill what they missed.
+    private func leaveBehind(_ number: Int, _ nowMs: Int64) {
+        guard instances[number]?.isLeftBehind == false else { return }
+        counts.leftBehind += 1
+        instances[number]?.isLeftBehind = true
+        instances[number]?.hurriesUntilMs = nowMs + Self.hurryMs
+    }
+
+    func drained(_ number: Int, _ nowMs: Int64) {
+        instances[number]?.acknowledgedMs = nowMs
+        noteFullness(number, nowMs)
+        guard let state = instances[number], let link = state.link else { return }
+        if state.isLeftBehind {
+            guard link.inFlightByteCount <= settings.linkBytesMax / 2 else { return }
+            instances[number]?.isLeftBehind = false
+            instances[number]?.missed = []
+            let claims = state.missed.sorted().compactMap { partition in
+                slot(partition).map { PartitionClaim(partition: partition, term: partitions[$0].term) }
+            }
+            if !claims.isEmpty {
+                instances[number]?.link?.send(.claim(partitionCount: settings.partitionCount, claims))
+            }
+        }
+        if instances[number]?.fullSinceMs == nil { tellUnheardPresence(number) }
+    }
 
     // MARK: - The ends of links (what they say is in WorkerLinks)
 
@@ -135,8 +178,6 @@ extension DeliveryWorker {
         instances[number]?.heard.insert(partition)
         if let slot = slot(partition) { startIfHeard(slot, nowMs) }
     }
-
-    func drained(_ number: Int, _ nowMs: Int64) { noteFullness(number, nowMs) }
 
     /// Ends the link, or the attempt to make one, from this side.
     func disconnect(_ number: Int, _ nowMs: Int64) {
@@ -166,6 +207,9 @@ extension DeliveryWorker {
         state.heard = []
         state.fills = Ring()
         state.fullSinceMs = nil
+        state.isLeftBehind = false
+        state.missed = []
+        state.unheardPresence = []
         if state.lostMs == nil { state.lostMs = nowMs }
         state.backOff(nowMs: nowMs)
         instances[number] = state

@@ -97,6 +97,22 @@ extension DeliveryWorker {
                 for number in partitions[slot].watchers.of(notice.user) { notices[number, default: []].append(notice) }
             }
         }
-        for (number, notices) in notices { instances[number]?.link?.send(.presence(notices)) }
+        for (number, notices) in notices {
+            // Presence goes before messages: what changes while a link is full is told once it has drained, as it is then.
+            if instances[number]?.fullSinceMs == nil {
+                instances[number]?.link?.send(.presence(notices))
+            } else {
+                instances[number]?.unheardPresence.formUnion(notices.map(\.user))
+            }
+        }
+    }
+
+    func tellUnheardPresence(_ number: Int) {
+        guard let users = instances[number]?.unheardPresence, !users.isEmpty else { return }
+        instances[number]?.unheardPresence = []
+        let notices = users.sorted().compactMap { user in
+            slot(user.partition(count: settings.partitionCount)).map { partitions[$0].notice(of: user) }
+        }
+        if !notices.isEmpty { instances[number]?.link?.send(.presence(notices)) }
     }
 }

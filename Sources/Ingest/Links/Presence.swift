@@ -1,4 +1,5 @@
 import PushLink
+import System
 import Wire
 
 /// Who watches whom. Delivery, which owns a user's partition, knows whether the user has a session; it is asked once for a
@@ -68,10 +69,28 @@ final class Presence {
             watched[notice.user] = entry
             if isNews, !entry.sessions.isEmpty {
                 let frame = ServerFrame.presence(notice)
-                for number in entry.sessions { chat.session(number)?.0.send(frame) }
+                for number in entry.sessions { tell(frame, of: notice.user, number) }
             }
             for caller in callers { caller(notice) }
             forgetIfUnwanted(notice.user)
+        }
+    }
+
+    /// Presence goes before messages: a device that does not keep up hears of it when it does, as it is then.
+    private func tell(_ frame: [UInt8], of user: UserID, _ number: SessionNumber) {
+        guard let (client, session) = chat.session(number) else { return }
+        if client.stream?.isBlocked == true {
+            session.extras.unheardPresence.insert(user)
+        } else {
+            client.send(frame)
+        }
+    }
+
+    func tellUnheard(_ client: Client, _ session: Session) {
+        guard let users = session.busy?.unheardPresence, !users.isEmpty else { return }
+        session.extras.unheardPresence = []
+        for user in users where session.extras.watches.contains(user) {
+            if let last = watched[user]?.last { client.send(ServerFrame.presence(last)) }
         }
     }
 

@@ -39,6 +39,8 @@ final class Session {
         var deferred: [[UInt8]] = []
         var isAsking = false
         var watches: Set<UserID> = []
+        /// Of them, those whose presence changed while the device did not keep up.
+        var unheardPresence: Set<UserID> = []
         var signals: TokenBucket?
         var largeChats: [ChatID] = []
         /// They are being asked for, and the session is registered once they are known.

@@ -39,6 +39,9 @@ public struct PushCoalescer {
 
     public var count: Int { pending.count }
 
+    /// What is too much to keep has not been taken.
+    public var isFull: Bool { pending.count >= entriesMax * 2 }
+
     public mutating func add(
         user: UserID, chat: ChatID, partition: Int32, offset: Int64, event: [UInt8], nowMs: Int64
     ) {

@@ -335,8 +335,8 @@ private final class World {
             }
         }
         _ = member.worker.takePresence()
-        _ = member.worker.takeRejected()
-        for (tag, _) in member.worker.takePushes(nowMs: nowMs, limit: 100) { member.worker.pushDone(tag) }
+        for (tag, _) in member.worker.takeRejected() { member.worker.outputDone(tag) }
+        for (tag, _) in member.worker.takePushes(nowMs: nowMs, limit: 100) { member.worker.outputDone(tag) }
         for (id, wire) in wires where wire.worker == number && wire.life == member.life {
             member.worker.serveFills(wire.number, room: 2_000)
             wires[id]?.toInstance += member.worker.takeOutput(wire.number, nowMs: nowMs)

@@ -145,7 +145,7 @@ struct WorkerTests {
         var counts: [ChatID: Int] = [:]
         for (tag, entry) in scene.worker.takePushes(nowMs: scene.nowMs, limit: 1_000) {
             counts[entry.chat, default: 0] += entry.count
-            scene.worker.pushDone(tag)
+            scene.worker.outputDone(tag)
         }
         return counts
     }
@@ -192,6 +192,32 @@ struct WorkerTests {
         scene.tick(afterMs: scene.worker.settings.unreachableMs)
         #expect(pushes(scene) == [chat(1): 50])
         #expect(scene.worker.commitPositions().first?.offset == 50)
+    }
+
+    // MARK: - Refused records
+
+    @Test func `a record that is refused is committed once its refusal is in the log`() {
+        let scene = Scene(servers: 0)
+        scene.write("nonsense")
+        #expect(scene.worker.commitPositions().first?.offset == 0)
+        let refused = scene.worker.takeRejected()
+        #expect(refused.count == 1 && scene.worker.commitPositions().first?.offset == 0)
+        for (tag, _) in refused { scene.worker.outputDone(tag) }
+        #expect(scene.worker.commitPositions().first?.offset == 1)
+    }
+
+    @Test func `no more is read when the log takes nothing`() {
+        let scene = Scene(servers: 0)
+        var count = 0
+        while !scene.worker.isBlocked, count < 100_000 {
+            scene.write("nonsense")
+            count += 1
+        }
+        #expect(count == 1_000)
+        let refused = scene.worker.takeRejected()
+        #expect(!scene.worker.isBlocked)
+        for (tag, _) in refused { scene.worker.outputDone(tag) }
+        #expect(scene.worker.commitPositions().first?.offset == 1_000)
     }
 
     // MARK: - A chat server that does not read

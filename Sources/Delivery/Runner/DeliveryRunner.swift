@@ -239,7 +239,7 @@ final class DeliveryRunner {
         takeBacklog(partition) { record in take(partition, record.cursor, record.value.span, record.source?.span, now) }
     }
 
-    private var mustWait: Bool { worker.isBlocked || backlogBytes > Self.backlogBytesMax }
+    private var mustWait: Bool { worker.isBlocked || output.isFull || backlogBytes > Self.backlogBytesMax }
 
     private func resumeReading() {
         if let wake, wake.interest.isEmpty, !mustWait { wake.interest = .read }

@@ -18,13 +18,13 @@ final class LogOutput {
     private enum Waiting {
         case presence(PresenceNotice)
         case push(UInt64, PushCoalescer.Entry)
-        case rejected(RejectedDelivery)
+        case rejected(UInt64, RejectedDelivery)
     }
 
     private var waiting = Ring<Waiting>()
     private var tag: UInt64 = 0
-    /// The worker's mark of each push that is under way, by the producer's.
-    private var pushes: [UInt64: UInt64] = [:]
+    /// The worker's mark of each push and refusal that is under way, by the producer's.
+    private var marks: [UInt64: UInt64] = [:]
 
     private static let waitingMax = 20_000
     private static let pushesPerTurn = 1_000
@@ -61,7 +61,13 @@ final class LogOutput {
     private func takeReports() {
         do {
             try producer.poll { report in
-                if let mark = pushes.removeValue(forKey: report.tag), report.succeeded { runner?.worker.pushDone(mark) }
+                let mark = marks.removeValue(forKey: report.tag)
+                if let error = report.error {
+                    configuration.log.error("a record was not written", ["error": .string("\(error)")])
+                    // What may be written another time is: nothing from its place on is committed.
+                    guard error.code == .messageTooLarge else { return }
+                }
+                if let mark { runner?.worker.outputDone(mark) }
             }
         } catch {
             runner?.fail(DeliveryError(.kafka, "\(error)"))
@@ -69,14 +75,17 @@ final class LogOutput {
         runner?.finishTurn()
     }
 
+    /// So much waits for the producer that no more should be made.
+    var isFull: Bool { waiting.count >= Self.waitingMax }
+
     func produce(from worker: DeliveryWorker, nowMs: Int64) {
-        for refused in worker.takeRejected() {
+        for (mark, refused) in worker.takeRejected() {
             configuration.log.warning(
                 "rejected",
                 ["at": .string("\(refused.partition)/\(refused.offset)"), "reason": .string(refused.reason)])
-            waiting.append(.rejected(refused))
+            waiting.append(.rejected(mark, refused))
         }
-        if waiting.count < Self.waitingMax {
+        if !isFull {
             for notice in worker.takePresence() { waiting.append(.presence(notice)) }
             for (mark, entry) in worker.takePushes(nowMs: nowMs, limit: Self.pushesPerTurn) {
                 waiting.append(.push(mark, entry))
@@ -107,19 +116,14 @@ final class LogOutput {
                 user: entry.user, chat: entry.chat, count: entry.count, at: entry.newestMs, last: entry.last.span,
                 to: &json)
             result = try producer.produce(push, key: key.span, value: json.bytes.span, tag: next)
-            if result == .queued { pushes[next] = mark }
-        case .rejected(let refused):
-            json.object { json in
-                json.field("reason", refused.reason)
-                json.name("source")
-                json.object { json in
-                    json.field("topic", configuration.names[.deliveries])
-                    json.field("partition", refused.partition)
-                    json.field("offset", refused.offset)
-                }
-                json.field("record", String(decoding: refused.record, as: UTF8.self))
-            }
+            if result == .queued { marks[next] = mark }
+        case .rejected(let mark, let refused):
+            let source = SourcePosition(
+                topic: configuration.names[.deliveries], partition: refused.partition, offset: refused.offset)
+            RejectedRecord.write(
+                reason: "malformed", detail: refused.reason, source: source, record: refused.record.span, to: &json)
             result = try producer.produce(rejected, key: nil, value: json.bytes.span, tag: next)
+            if result == .queued { marks[next] = mark }
         }
         if result == .queued { tag = next }
         return result

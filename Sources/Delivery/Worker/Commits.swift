@@ -64,7 +64,7 @@ public struct CommitNote: Equatable, Sendable {
 
 extension DeliveryWorker {
     /// Where each live partition may be committed: behind everything that is acknowledged by every instance, and whose
-    /// pushes are in the log.
+    /// pushes and refusals are in the log.
     public func commitPositions() -> [CommitPosition] {
         var lowest: [Int32: Int64] = [:]
         for partition in partitions where partition.phase == .live {
@@ -78,7 +78,8 @@ extension DeliveryWorker {
             for offset in partition.heldFrom.values { limit(partition.number, offset) }
         }
         push.forEachPending { limit($0, $1) }
-        for (partition, offset) in pushesInFlight.values { limit(partition, offset) }
+        for refused in rejected { limit(refused.partition, refused.offset) }
+        for (partition, offset) in outputsInFlight.values { limit(partition, offset) }
         return partitions.compactMap { partition in
             guard let offset = lowest[partition.number] else { return nil }
             return CommitPosition(

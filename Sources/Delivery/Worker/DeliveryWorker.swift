@@ -26,8 +26,9 @@ public final class DeliveryWorker {
     var rejected: [RejectedDelivery] = []
     var presence: [PresenceNotice] = []
     var push: PushCoalescer
-    var pushesInFlight: [UInt64: (partition: Int32, offset: Int64)] = [:]
-    var nextPush: UInt64 = 0
+    /// Records on their way to the log, each for a place before which it must be there.
+    var outputsInFlight: [UInt64: (partition: Int32, offset: Int64)] = [:]
+    var lastOutput: UInt64 = 0
     var dedupeSnapshots: [Int32: DedupeSnapshot] = [:]
     public var cursors = DeviceCursors()
     /// Sessions whose cursor lies beyond what the log is known to hold.
@@ -88,7 +89,8 @@ public final class DeliveryWorker {
         }
         partitions.removeLast()
         push.remove(partition: partition)
-        pushesInFlight = pushesInFlight.filter { $0.value.partition != partition }
+        outputsInFlight = outputsInFlight.filter { $0.value.partition != partition }
+        rejected.removeAll { $0.partition == partition }
         dedupeSnapshots[partition] = nil
         doubtful[partition] = nil
         for number in instances.indices {
@@ -118,6 +120,10 @@ public final class DeliveryWorker {
         // No further than where delivery begins: the runner may hold records from there on that are still to be taken.
         partitions[slot].skip(to: min(nextOffset, partitions[slot].liveFrom))
         if partitions[slot].isRestored { finishRestoring(slot, nowMs) }
+    }
+
+    private func finishIfRestored(_ slot: Int, _ nowMs: Int64) {
+        if partitions[slot].phase == .restoring, partitions[slot].isRestored { finishRestoring(slot, nowMs) }
     }
 
     private func finishRestoring(_ slot: Int, _ nowMs: Int64) {
@@ -182,7 +188,10 @@ public final class DeliveryWorker {
         }
         guard value.count <= Self.eventByteCountMax else {
             partitions[slot].skip(cursor)
-            reject(partition, cursor, value, "\(value.count) bytes are more than \(Self.eventByteCountMax)")
+            if cursor.offset >= partitions[slot].liveFrom {
+                reject(partition, cursor, value, "\(value.count) bytes are more than \(Self.eventByteCountMax)")
+            }
+            finishIfRestored(slot, nowMs)
             return .taken
         }
         let outcome = partitions[slot].take(
@@ -198,9 +207,11 @@ public final class DeliveryWorker {
             }
         case .restored: break
         case .duplicate: counts.duplicates += 1
+        // Of before: a former owner has refused it.
+        case .rejected where cursor.offset < partitions[slot].liveFrom: break
         case .rejected(let error): reject(partition, cursor, value, "\(error)")
         }
-        if partitions[slot].phase == .restoring, partitions[slot].isRestored { finishRestoring(slot, nowMs) }
+        finishIfRestored(slot, nowMs)
         return .taken
     }
 

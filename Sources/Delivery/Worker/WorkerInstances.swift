@@ -124,9 +124,9 @@ extension DeliveryWorker {
 
     // MARK: - Full links
 
-    /// Whether a link is full and waited for: no further records should be offered until it has drained, has been left
-    /// behind, or is given up.
-    public var isBlocked: Bool { instances.contains { $0?.isWaitedFor == true } }
+    /// Whether no further records should be offered now: a link is full and waited for, until it has drained, has been left
+    /// behind or is given up; or the log does not take what is written for it.
+    public var isBlocked: Bool { instances.contains { $0?.isWaitedFor == true } || isOutputFull }
 
     func noteFullness(_ number: Int, _ nowMs: Int64) {
         guard let link = instances[number]?.link else { return }

@@ -1,12 +1,29 @@
 public import PushLink
 import Wire
 
-/// What a worker has for the log: pushes for people who are offline, records that it had to refuse, and presence.
+/// What a worker has for the log: pushes for people who are offline, records that it had to refuse, and presence. Each
+/// gathers within bounds; at a bound no more records are read (`isBlocked`) until the log has taken some.
 extension DeliveryWorker {
+    static let rejectedMax = 1_000
+    static let outputsInFlightMax = 50_000
     /// Presence changes handled a tick.
     private static let presencePerTick = 1_000
     /// Presence records kept for a producer that is full; more wait in their partitions.
     private static let presenceWaitingMax = 10_000
+
+    var isOutputFull: Bool {
+        push.isFull || rejected.count >= Self.rejectedMax || outputsInFlight.count >= Self.outputsInFlightMax
+    }
+
+    /// Something has been handed over for the log; before it is there, nothing from its place on may be committed.
+    private func begin(_ partition: Int32, _ offset: Int64) -> UInt64 {
+        lastOutput += 1
+        outputsInFlight[lastOutput] = (partition, offset)
+        return lastOutput
+    }
+
+    /// The log has it, or never will.
+    public func outputDone(_ tag: UInt64) { outputsInFlight[tag] = nil }
 
     // MARK: - Pushes
 
@@ -48,31 +65,29 @@ extension DeliveryWorker {
         }
     }
 
-    /// Takes the pushes that are due; each is to be told done by `pushDone` once the log has it.
+    /// Takes the pushes that are due; each is to be told done by `outputDone`.
     public func takePushes(nowMs: Int64, limit: Int) -> [(tag: UInt64, entry: PushCoalescer.Entry)] {
         push.take(nowMs: nowMs, limit: limit).map { entry, partition, offset in
-            nextPush += 1
-            pushesInFlight[nextPush] = (partition, offset)
             counts.pushes += 1
-            return (nextPush, entry)
+            return (begin(partition, offset), entry)
         }
     }
-
-    public func pushDone(_ tag: UInt64) { pushesInFlight[tag] = nil }
 
     // MARK: - Refused records
 
     func reject(_ partition: Int32, _ cursor: Cursor, _ value: Span<UInt8>, _ reason: String) {
         counts.rejected += 1
+        let shown = value.extracting(0..<min(value.count, RejectedRecord.bytesMax + 1))
         rejected.append(
             RejectedDelivery(
-                partition: partition, offset: cursor.offset, reason: reason, record: [UInt8](copying: value)))
+                partition: partition, offset: cursor.offset, reason: reason, record: [UInt8](copying: shown)))
     }
 
-    public func takeRejected() -> [RejectedDelivery] {
+    /// Each is to be told done by `outputDone`.
+    public func takeRejected() -> [(tag: UInt64, record: RejectedDelivery)] {
         var taken: [RejectedDelivery] = []
         swap(&taken, &rejected)
-        return taken
+        return taken.map { (begin($0.partition, $0.offset), $0) }
     }
 
     // MARK: - Presence

@@ -1,4 +1,5 @@
 internal import CRdKafka
+internal import System
 
 /// A topic to be made.
 public struct NewTopic: Sendable, Equatable {
@@ -29,7 +30,8 @@ public struct AdminOutcome: Sendable, Equatable {
 }
 
 extension Admin {
-    /// Makes topics in one request; an existing one answers `.topicAlreadyExists`.
+    /// Makes topics in one request, and waits until a broker that is asked knows them; an existing one answers
+    /// `.topicAlreadyExists`.
     public func createTopics(
         _ topics: [NewTopic], validateOnly: Bool = false, timeoutMs: Int = 10_000
     ) throws(KafkaError) -> [AdminOutcome] {
@@ -59,11 +61,33 @@ extension Admin {
             }
         }
         unsafe rd_kafka_CreateTopics(handle.raw, &requests, requests.count, call.options, call.queue)
-        return try unsafe call.answer { event throws(KafkaError) in
+        let outcomes = try unsafe call.answer { event throws(KafkaError) in
             var count = 0
             let results = unsafe rd_kafka_CreateTopics_result_topics(
                 rd_kafka_event_CreateTopics_result(event), &count)
             return unsafe topicOutcomes(results, count, place)
+        }
+        let made = Set(outcomes.filter { $0.error == nil }.map(\.name))
+        if !validateOnly {
+            waitUntilKnown(topics.filter { made.contains($0.name) }.map { ($0.name, max(1, $0.partitions)) }, timeoutMs)
+        }
+        return outcomes
+    }
+
+    /// Apache Kafka answers when its controller has decided, and its brokers hear of it a moment later. Who uses the
+    /// topic at once should not have to know.
+    private func waitUntilKnown(_ topics: [(name: String, partitions: Int)], _ timeoutMs: Int) {
+        let deadline = Deadline(afterMs: timeoutMs)
+        while !topics.isEmpty, !deadline.hasPassed {
+            if let known = try? handle.metadata(ofAllTopics: true, timeoutMs: Int(deadline.remainingMs)).topics {
+                let partitions = Dictionary(known.map { ($0.name, $0.partitions) }) { first, _ in first }
+                let areKnown = topics.allSatisfy { topic in
+                    let found = partitions[topic.name] ?? []
+                    return found.count >= topic.partitions && found.allSatisfy { $0.leader >= 0 }
+                }
+                if areKnown { return }
+            }
+            _ = Handover<Never>().take(timeoutMs: 10)
         }
     }
 
@@ -101,12 +125,15 @@ extension Admin {
             unsafe requests.append(made)
         }
         unsafe rd_kafka_CreatePartitions(handle.raw, &requests, requests.count, call.options, call.queue)
-        return try unsafe call.answer { event throws(KafkaError) in
+        let outcomes = try unsafe call.answer { event throws(KafkaError) in
             var count = 0
             let results = unsafe rd_kafka_CreatePartitions_result_topics(
                 rd_kafka_event_CreatePartitions_result(event), &count)
             return unsafe topicOutcomes(results, count, "grow topic")
         }
+        let grown = Set(outcomes.filter { $0.error == nil }.map(\.name))
+        waitUntilKnown(topics.filter { grown.contains($0.name) }, timeoutMs)
+        return outcomes
     }
 
     /// Deletes the records before these offsets; answers each partition's new first offset.

@@ -127,7 +127,8 @@ import Testing
         let start = ContinuousClock.now
         let answers = try admin.groupOffsets(groups, timeoutMs: 20_000)
         let ends = try admin.endOffsets(partitions, timeoutMs: 20_000)
-        #expect(ContinuousClock.now - start < .seconds(3))
+        // One request a group and partition would be five thousand.
+        #expect(ContinuousClock.now - start < .seconds(10))
         #expect(answers.map(\.group) == groups)
         #expect(try answers.allSatisfy { try $0.1.get().count { $0.offset == 0 } == 500 })
         #expect(try ends.allSatisfy { try $0.get() == 0 })

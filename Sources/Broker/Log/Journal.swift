@@ -98,7 +98,7 @@ enum Journal {
     }
 }
 
-/// Writes groups into journal files. Used on the journal thread only, or by one thread at a time.
+/// Writes groups into journal files. Used by one thread at a time.
 final class JournalWriter {
     private let directory: String
     private let fileBytes: Int
@@ -139,7 +139,8 @@ final class JournalWriter {
         position += group.count
     }
 
-    var isFull: Bool { position >= fileBytes }
+    var room: Int { max(0, fileBytes - position) }
+    var isFull: Bool { room == 0 }
 
     /// Goes on in another file. Until `release`, the old ones hold what is not checkpointed yet.
     func rotate() throws(BrokerError) {

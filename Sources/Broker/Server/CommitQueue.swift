@@ -3,9 +3,12 @@ internal import Synchronization
 internal import System
 import Wire
 
-/// Makes what is appended durable, in groups: while the journal thread brings one group to disk, the next one gathers.
-/// Whatever arrived in the meantime, from any connection and for any partition, shares one synchronization. Used on the
-/// loop's thread only.
+/// Makes what is appended durable, in groups: while one group is brought to disk, the next one gathers. Whatever arrived in
+/// the meantime, from any connection and for any partition, shares one synchronization. Used on the loop's thread only.
+///
+/// A disk that answers within a fraction of a millisecond is waited for right here, at the end of the tick: two threads
+/// that wake each other cost more than the wait (docs/decisions/006). With a slower one, or a large group, the
+/// journal thread waits, and the loop goes on serving.
 final class CommitQueue {
     private struct Group {
         var entries: [UInt8] = []
@@ -20,7 +23,10 @@ final class CommitQueue {
     private let fsync: BrokerConfiguration.Fsync
     private let metrics: BrokerMetrics
     private let journal: LoopThread
-    private let writer: LoopBound<JournalWriter>
+    private let writer: SharedJournal
+    /// How long a small group has taken lately.
+    private var usualNs: UInt64 = .max
+    private var journalRoom = 0
     /// The journal generation that is written now.
     private(set) var generation: UInt64
     private var gathering = Group()
@@ -42,6 +48,9 @@ final class CommitQueue {
 
     /// More than this waiting to be written holds the producers back.
     private static let backlogBytes = 32 << 20
+    /// What is waited for on the loop's thread.
+    private static let waitNsMax: UInt64 = 400_000
+    private static let waitBytesMax = 256 << 10
 
     init(
         loop: EventLoop, fsync: BrokerConfiguration.Fsync, directory: String, fileBytes: Int, generation: UInt64,
@@ -51,21 +60,15 @@ final class CommitQueue {
         self.fsync = fsync
         self.metrics = metrics
         self.generation = generation
-        let handover = Handover<LoopBound<JournalWriter>>()
+        writer = SharedJournal(
+            try JournalWriter(
+                directory: directory, fileBytes: fileBytes, synchronizes: fsync != .never, generation: generation,
+                reusing: reusing))
         do {
-            journal = try LoopThread.start(name: "journal") { (loop: EventLoop) throws(BrokerError) in
-                let writer = try JournalWriter(
-                    directory: directory, fileBytes: fileBytes, synchronizes: fsync != .never, generation: generation,
-                    reusing: reusing)
-                handover.put(LoopBound(writer, on: loop))
-                return writer
-            }
-        } catch let error as BrokerError {
-            throw error
+            journal = try LoopThread.start(name: "journal") { _ in }
         } catch {
             throw BrokerError(.storage, "cannot start the journal", cause: error)
         }
-        writer = handover.take()
     }
 
     var isBacklogged: Bool { gathering.entries.count > Self.backlogBytes }
@@ -185,49 +188,41 @@ final class CommitQueue {
             positions.append((log, log.end))
         }
         inFlight = (positions, group.completions)
+        metrics.committedBatches.add(group.entryCount)
+        metrics.committedBytes.add(group.entries.count)
+        var entries: [UInt8] = []
+        swap(&entries, &group.entries)
+        // What fills the file is followed by making another, which takes longer.
+        if usualNs <= Self.waitNsMax, entries.count < min(Self.waitBytesMax, journalRoom) {
+            let outcome = writer.commit(&entries)
+            return finish(outcome, entries)
+        }
         let remote = loop.remote
         let queue = LoopBound(self, on: loop)
         let writer = writer
-        let (seconds, batches, bytes) = (metrics.commitSeconds, metrics.committedBatches, metrics.committedBytes)
-        let entryCount = group.entryCount
-        let sent = Mutex(group.entries)
-        journal.remote.execute { journalLoop in
-            let writer = writer.value(on: journalLoop)
-            var failure: BrokerError?
-            var rotatedFrom: UInt64?
+        let sent = Mutex(entries)
+        journal.remote.execute { _ in
             var entries = sent.withLock { entries in
                 var taken: [UInt8] = []
                 swap(&taken, &entries)
                 return taken
             }
-            do throws(BrokerError) {
-                if !entries.isEmpty {
-                    let startNs = SystemClock().monotonicNs
-                    try writer.write(&entries)
-                    seconds.record(ns: SystemClock().monotonicNs - startNs)
-                    batches.add(entryCount)
-                    bytes.add(entries.count)
-                }
-            } catch {
-                failure = error
-            }
-            if failure == nil, writer.isFull {
-                let full = writer.generation
-                // When no other file can be had, this one grows and the next group tries again.
-                if (try? writer.rotate()) != nil { rotatedFrom = full }
-            }
-            entries.removeAll(keepingCapacity: entries.capacity <= 2 << 20)
-            let result = (failure: failure, rotatedFrom: rotatedFrom, buffer: entries)
-            remote.execute { loop in
-                queue.value(on: loop).finish(result.failure, result.rotatedFrom, result.buffer)
-            }
+            let outcome = writer.commit(&entries)
+            let buffer = entries
+            remote.execute { queue.value(on: $0).finish(outcome, buffer) }
         }
     }
 
-    private func finish(_ failure: BrokerError?, _ rotatedFrom: UInt64?, _ buffer: [UInt8]) {
+    private func finish(_ outcome: SharedJournal.Outcome, _ buffer: [UInt8]) {
         guard let done = inFlight.take() else { return }
         spare = buffer
-        if let failure {
+        journalRoom = outcome.room
+        if let tookNs = outcome.tookNs {
+            metrics.commitSeconds.record(ns: tookNs)
+            // One slow answer is enough to let the journal thread wait; a disk that has recovered is noticed soon.
+            usualNs = usualNs == .max ? tookNs : (usualNs * 7 + tookNs) / 8
+        }
+        if let failure = outcome.failure {
             onFailure(failure)
             // What gathers is built upon what has failed, so it fails too.
             var group = Group()
@@ -241,7 +236,7 @@ final class CommitQueue {
             for (log, position) in done.positions {
                 log.commit(position)
             }
-            if let rotatedFrom {
+            if let rotatedFrom = outcome.rotatedFrom {
                 generation = rotatedFrom + 1
                 onRotation(rotatedFrom)
             }
@@ -257,7 +252,7 @@ final class CommitQueue {
     /// The generation's files may be used again.
     func release(upTo generation: UInt64, from first: UInt64) {
         let writer = writer
-        journal.remote.execute { writer.value(on: $0).release(upTo: generation, from: first) }
+        journal.remote.execute { _ in writer.release(upTo: generation, from: first) }
     }
 
     /// Sends what gathers, also when it would wait, and calls `body` once nothing is left.

@@ -22,7 +22,7 @@ public struct OneMachineConfiguration: Sendable {
     public var hasDemoTraffic = false
     /// The demo page's files; `nil` serves none.
     public var web: String?
-    public var partitions = 4
+    public var partitions = 1
     /// What the stages log, beside warnings and errors.
     public var logLevel = "warning"
     /// This program, to run the stages with.

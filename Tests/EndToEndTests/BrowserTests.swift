@@ -10,7 +10,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: directory) }
         let system = try FanoutProcess([
             "up", "--dir", directory.path + "/data", "--port", "0", "--kafka-port", "0", "--postgres-port", "0",
-            "--web", WebClientTests.root.path + "/web",
+            "--partitions", "4", "--web", WebClientTests.root.path + "/web",
         ])
         defer { system.terminate(seconds: 40) }
         try #require(system.waitForOutput("Ctrl-C stops", seconds: 90), "\(system.text)")

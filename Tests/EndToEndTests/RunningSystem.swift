@@ -21,7 +21,8 @@ final class RunningSystem: Sendable {
         let directory = try directory ?? Self.makeDirectory()
         self.directory = directory
         up = try FanoutProcess(
-            ["up", "--dir", directory, "--port", "0", "--kafka-port", "0", "--postgres-port", "0"] + arguments)
+            ["up", "--dir", directory, "--port", "0", "--kafka-port", "0", "--postgres-port", "0", "--partitions", "4"]
+                + arguments)
         guard up.waitForOutput("Ctrl-C stops everything", seconds: 60) else {
             throw Failure(description: "fanout up is not ready:\n\(up.text)")
         }

@@ -24,7 +24,7 @@ extension Command {
             Option("kafka-port", .integer(0...65535), "the private broker's port", standard: "9092"),
             Option("postgres", .string("URL"), "use this database instead of a private one", isSecret: true),
             Option("postgres-port", .integer(0...65535), "the private database's port", standard: "5433"),
-            Option("partitions", .integer(1...10_000), "partitions of each topic, when they are made", standard: "4"),
+            Option("partitions", .integer(1...10_000), "partitions of each topic, when they are made", standard: "1"),
             Option("demo-people", .flag, "make demo people in the database of --postgres, too"),
             Option("demo-traffic", .flag, "let the demo people but the first talk, read and type by themselves"),
             Option("web", .string("DIR"), "the demo page's files, when they are not found beside the program"),
@@ -48,7 +48,7 @@ extension Command {
             configuration.topicPrefix = options.string("topic-prefix")
             configuration.makesDemoPeople = options.flag("demo-people")
             configuration.hasDemoTraffic = options.flag("demo-traffic")
-            configuration.partitions = options.integer("partitions") ?? 4
+            configuration.partitions = options.integer("partitions") ?? 1
             configuration.web = options.string("web").map(absolute) ?? webBeside(executable)
             configuration.logLevel = options.string("stage-log-level") ?? "warning"
             try OneMachine(configuration, log: invocation.log, clock: invocation.clock).run()

@@ -60,6 +60,9 @@ final class HistorySink {
         let kafkaLog: KafkaLogSink = { line in log.debug("librdkafka", ["line": "\(line.facility) \(line.message)"]) }
         var options = ConsumerOptions(groupID: configuration.names.group("history"))
         options.groupInstanceID = configuration.groupInstanceID
+        // Nobody waits for the sink: what comes within a moment comes in one answer and goes into one transaction.
+        options.fetchBytesMin = 1 << 20
+        options.fetchWaitMs = 100
         consumer = try Consumer(configuration.kafka, options, log: kafkaLog)
         messagesName = configuration.names[.messages]
         signalsName = configuration.names[.signals]

@@ -8,11 +8,10 @@
 // Some of what is sent again may have been written the first time: consumers see it twice. Fanout's consumers drop
 // repeats by the source position or id that each record carries.
 //
-// While a few requests to a partition are under way, further records wait here and go together when one is acknowledged.
-// They could wait in librdkafka, whose idempotent producer keeps five requests under way; but with more to send it
-// does not sleep until an answer comes (2.0.2): its thread polls without a timeout, which was half of the CPU time of a
-// busy join and two thirds of a busy chat server's. Gathering also makes fewer and larger requests, and costs a
-// record nothing as long as the partition keeps up.
+// While a handful of records to a partition are under way, further ones wait here and go together when those are
+// acknowledged. They could wait in librdkafka, but its thread (2.0.2) polls without a timeout as long as a partition has
+// both more to send and five *records* without an answer (docs/decisions/006): that was 92 % of the CPU time of a join
+// under load. Gathering also makes fewer and larger requests, and costs a record nothing as long as the partition keeps up.
 internal import CRdKafka
 internal import Wire
 
@@ -28,8 +27,9 @@ public final class ResendingProducer {
     private var lanes: [[Lane]] = []
     private var waitingCount = 0
     private var waitingBytes = 0
-    /// Lanes in which a run has ended.
+    /// Lanes whose records are to be given.
     private var due: [(topic: Int, partition: Int)] = []
+    private var patientTopics: Set<Int> = []
     private var lastTag: UInt64?
     private var replacementsInVain = 0
     /// How often the producer inside was replaced.
@@ -55,6 +55,13 @@ public final class ResendingProducer {
 
     public func topic(_ name: String) throws(KafkaError) -> ProducerTopic { try producer.topic(name) }
 
+    /// A topic that nobody waits for: its records gather until `sendGathered`, or until they are worth a request.
+    public func patientTopic(_ name: String) throws(KafkaError) -> ProducerTopic {
+        let topic = try producer.topic(name)
+        patientTopics.insert(topic.index)
+        return topic
+    }
+
     @discardableResult
     public func warmUp(topics names: [String], timeoutMs: Int = 5000) throws(KafkaError) -> [Int32] {
         try producer.warmUp(topics: names, timeoutMs: timeoutMs)
@@ -72,7 +79,9 @@ public final class ResendingProducer {
                     tag: tag, topic: topic, partition: partition, key: copy(key), value: copy(value))
                 return took(wait(record), tag)
             }
-            return took(try give(topic, partition, key, value, tag), tag)
+            let result = try producer.produce(topic, partition: partition, key: key, value: value, tag: tag)
+            if let partition, result == .queued { gave(topic, partition) }
+            return took(result, tag)
         } catch {
             return try wait(for: error)
         }
@@ -101,14 +110,6 @@ public final class ResendingProducer {
         }
     }
 
-    private func give(
-        _ topic: ProducerTopic, _ partition: Int32?, _ key: Span<UInt8>?, _ value: Span<UInt8>?, _ tag: UInt64
-    ) throws(KafkaError) -> ProduceResult {
-        let result = try producer.produce(topic, partition: partition, key: key, value: value, tag: tag)
-        if let partition, result == .queued { gave(topic, partition) }
-        return result
-    }
-
     private func took(_ result: ProduceResult, _ tag: UInt64) -> ProduceResult {
         if result == .queued {
             if let lastTag { precondition(tag > lastTag, "tags must grow") }
@@ -127,15 +128,17 @@ public final class ResendingProducer {
 
     private func lane(_ topic: ProducerTopic, _ partition: Int32) -> (topic: Int, partition: Int) {
         while lanes.count <= topic.index { lanes.append([]) }
-        while lanes[topic.index].count <= Int(partition) { lanes[topic.index].append(Lane()) }
+        while lanes[topic.index].count <= Int(partition) {
+            lanes[topic.index].append(Lane(isPatient: patientTopics.contains(topic.index)))
+        }
         return (topic.index, Int(partition))
     }
 
     private func mustWait(_ topic: ProducerTopic, _ partition: Int32, byteCount: Int) -> Bool {
         // What no request can carry is refused by librdkafka, to the caller.
-        guard byteCount <= options.messageBytesMax / 2, partition >= 0 else { return false }
+        guard byteCount <= options.messageBytesMax, partition >= 0 else { return false }
         let lane = lane(topic, partition)
-        return lanes[lane.topic][lane.partition].isBusy
+        return lanes[lane.topic][lane.partition].gathers
     }
 
     private func wait(_ record: SavedRecord) -> ProduceResult {
@@ -143,16 +146,40 @@ public final class ResendingProducer {
             return .queueFull
         }
         let lane = lane(record.topic, record.partition ?? 0)
-        lanes[lane.topic][lane.partition].waiting.append(record)
+        lanes[lane.topic][lane.partition].append(record)
         waitingCount += 1
         waitingBytes += record.byteCount
+        if lanes[lane.topic][lane.partition].isWorthSending(bytes: options.batchBytesMax / 4), makeDue(lane) {
+            wake.signal()
+        }
         return .queued
+    }
+
+    /// Whether records of patient topics wait for `sendGathered`.
+    public var hasGathered: Bool {
+        patientTopics.contains { $0 < lanes.count && lanes[$0].contains { $0.nextWaiting != nil && !$0.isReleased } }
+    }
+
+    /// What patient topics have gathered goes with the next `poll`, or as soon as its partition is free.
+    public func sendGathered() {
+        for topic in patientTopics where topic < lanes.count {
+            for partition in lanes[topic].indices where lanes[topic][partition].nextWaiting != nil {
+                lanes[topic][partition].isReleased = true
+                _ = makeDue((topic, partition))
+            }
+        }
+    }
+
+    /// Whether it has become due by this.
+    private func makeDue(_ lane: (topic: Int, partition: Int)) -> Bool {
+        guard lanes[lane.topic][lane.partition].becomeDue() else { return false }
+        due.append(lane)
+        return true
     }
 
     private func gave(_ topic: ProducerTopic, _ partition: Int32) {
         let lane = lane(topic, partition)
-        lanes[lane.topic][lane.partition].given += 1
-        lanes[lane.topic][lane.partition].endRun()
+        lanes[lane.topic][lane.partition].underWay += 1
     }
 
     private func reported(_ report: DeliveryReport) {
@@ -160,36 +187,34 @@ public final class ResendingProducer {
             Int(report.partition) < lanes[report.topic.index].count
         else { return }
         let (topic, partition) = (report.topic.index, Int(report.partition))
-        if lanes[topic][partition].report(), !lanes[topic][partition].waiting.isEmpty {
-            due.append((topic, partition))
-        }
+        lanes[topic][partition].underWay -= 1
+        if lanes[topic][partition].isReleased { _ = makeDue((topic, partition)) }
     }
 
-    /// Gives what waits in lanes where a run has ended, each as one run.
+    /// Gives what waits in lanes that are free again, as much of it as goes in one request.
     private func giveWaiting(_ body: (DeliveryReport) -> Void) {
         guard saved.isEmpty, !due.isEmpty else { return }
         var again: [(topic: Int, partition: Int)] = []
         for (topic, partition) in due {
-            var waiting: [SavedRecord] = []
-            swap(&waiting, &lanes[topic][partition].waiting)
-            var count = 0
-            for record in waiting {
+            var (records, bytes) = (0, 0)
+            // Half of a request, since a record takes more there than its key and value.
+            while records < options.batchMessagesMax, bytes < options.batchBytesMax / 2,
+                let record = lanes[topic][partition].nextWaiting
+            {
                 do throws(KafkaError) {
                     guard try record.produce(with: producer) == .queued else { break }
-                    lanes[topic][partition].given += 1
+                    lanes[topic][partition].underWay += 1
                 } catch {
                     if error.code == .fatal { break }
                     body(record.report(error))
                 }
-                count += 1
+                lanes[topic][partition].dropFirst()
+                records += 1
+                bytes += record.byteCount
                 waitingCount -= 1
                 waitingBytes -= record.byteCount
             }
-            lanes[topic][partition].endRun()
-            if count < waiting.count {
-                lanes[topic][partition].waiting = Array(waiting[count...])
-                again.append((topic, partition))
-            }
+            if lanes[topic][partition].endRun() { again.append((topic, partition)) }
         }
         due = again
     }
@@ -276,6 +301,7 @@ public final class ResendingProducer {
     public func flush(deadlineMs: Int, _ body: (DeliveryReport) -> Void) throws(KafkaError) -> Bool {
         let deadline = Deadline(afterMs: deadlineMs)
         while inFlight > 0 {
+            sendGathered()
             let remaining = Int(deadline.remainingMs)
             try poll(timeoutMs: remaining, body)
             if remaining == 0 { break }
@@ -298,27 +324,57 @@ public final class ResendingProducer {
 
 /// What is under way to one partition and what waits for it.
 private struct Lane {
-    /// As many runs as librdkafka has requests under way, less what it may split off a run.
-    static let runsMax = 3
+    /// With as many records under way, librdkafka sends nothing more to the partition, and spins if there is more.
+    static let underWayMax = 5
 
-    var given = 0
-    private var reportedCount = 0
-    /// Where each run under way ends, as a number of records given.
-    private var runEnds: [Int] = []
-    var waiting: [SavedRecord] = []
+    private let isPatient: Bool
+    /// Records given to librdkafka and not yet reported on.
+    var underWay = 0
+    /// What waits is to go as soon as the partition is free.
+    var isReleased: Bool
+    private var isDue = false
+    private var records: [SavedRecord] = []
+    private var next = 0
+    private var bytes = 0
 
-    var isBusy: Bool { runEnds.count >= Self.runsMax || !waiting.isEmpty }
-
-    mutating func endRun() {
-        if given > runEnds.last ?? reportedCount { runEnds.append(given) }
+    init(isPatient: Bool) {
+        self.isPatient = isPatient
+        isReleased = !isPatient
     }
 
-    /// One record is reported on. Whether that ends a run.
-    mutating func report() -> Bool {
-        reportedCount += 1
-        guard let first = runEnds.first, first <= reportedCount else { return false }
-        runEnds.removeFirst()
+    /// Whether a record has to wait.
+    var gathers: Bool { isPatient || underWay >= Self.underWayMax || next < records.count }
+    var waiting: ArraySlice<SavedRecord> { records[next...] }
+    var nextWaiting: SavedRecord? { next < records.count ? records[next] : nil }
+
+    func isWorthSending(bytes wanted: Int) -> Bool { isPatient && bytes >= wanted }
+
+    mutating func append(_ record: SavedRecord) {
+        records.append(record)
+        bytes += record.byteCount
+    }
+
+    mutating func dropFirst() {
+        bytes -= records[next].byteCount
+        next += 1
+        // Room is given back once half of it is behind, so that each record is moved once at most.
+        guard next * 2 >= records.count else { return }
+        records.removeFirst(next)
+        next = 0
+    }
+
+    /// Whether records are to be given that were not to be before.
+    mutating func becomeDue() -> Bool {
+        guard !isDue, underWay < Self.underWayMax, nextWaiting != nil else { return false }
+        isDue = true
         return true
+    }
+
+    /// A run has been given. Whether another is due at once.
+    mutating func endRun() -> Bool {
+        if isPatient, nextWaiting == nil { isReleased = false }
+        isDue = underWay < Self.underWayMax && nextWaiting != nil
+        return isDue
     }
 }
 

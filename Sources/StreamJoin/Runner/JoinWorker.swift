@@ -40,6 +40,8 @@ final class JoinWorker {
     private var lastCounts: [Int32: (life: UInt32, counts: JoinCounts)] = [:]
     private var wakeTimer: Timer?
     private var wakeAtNs: UInt64 = .max
+    private var gatherTimer: Timer?
+    static let gatherMs = 50
     /// What ended the work; thrown by `finish`.
     private var failure: (any Error)?
     /// It was stopped in the middle of something: what was not committed before is not to be.
@@ -81,7 +83,8 @@ final class JoinWorker {
                     + "); fanout topics check says more")
         }
         outputs = try [
-            producer.topic(names[.messages]), producer.topic(names[.deliveries]), producer.topic(names[.rejected]),
+            producer.patientTopic(names[.messages]), producer.topic(names[.deliveries]),
+            producer.topic(names[.rejected]),
         ]
         settings = try TopicSettings(configuration.kafka, names, producer: producing)
         var limits = configuration.limits
@@ -327,6 +330,19 @@ final class JoinWorker {
         }
         output.removeAll()
         if progress.isLong { closeEpoch() }
+        sendGatheredSoon()
+    }
+
+    /// Nobody waits for `chat.messages` as people wait for `chat.deliveries`: its records share requests.
+    private func sendGatheredSoon() {
+        guard gatherTimer?.isScheduled != true, producer.hasGathered else { return }
+        gatherTimer = loop.schedule(afterMs: Self.gatherMs) { [unowned self] in
+            guarded {
+                producer.sendGathered()
+                try pollProducer()
+                try commitIfDue()
+            }
+        }
     }
 
     func acknowledge(_ report: DeliveryReport) {

@@ -13,15 +13,16 @@ final class BenchDevices {
     fileprivate var failed = 0
     fileprivate var receivedBytes = 0
     private let helloFrame: [UInt8]
-    private let tokenHead = Base64.encode(Array(#"{"alg":"HS256","typ":"JWT"}"#.utf8), .url)
+    private let tokens: TokenSource
 
     struct Failure: Error, CustomStringConvertible {
         let description: String
     }
 
-    init(_ loop: EventLoop, _ target: ServerUnderTest) {
+    init(_ loop: EventLoop, _ target: ServerUnderTest, _ tokens: @escaping TokenSource) {
         self.loop = loop
         self.target = target
+        self.tokens = tokens
         guard let address = SocketAddress.numeric(host: "127.0.0.1", port: target.port) else {
             preconditionFailure("loopback has no address")
         }
@@ -46,7 +47,7 @@ final class BenchDevices {
             if live == 0, loop.monotonicNs > nextTry {
                 nextTry = loop.monotonicNs + 200_000_000
                 devices.append(BenchDevice(self))
-                devices[devices.count - 1].connect(to: address, token: token(.random()), hello: nil)
+                devices[devices.count - 1].connect(to: address, token: tokens(.random(), ""), hello: nil)
             }
             return live > 0
         }
@@ -60,7 +61,7 @@ final class BenchDevices {
             while devices.count < count, devices.count - live < under {
                 let device = BenchDevice(self)
                 devices.append(device)
-                device.connect(to: address, token: token(device.user), hello: helloFrame)
+                device.connect(to: address, token: tokens(device.user, ""), hello: helloFrame)
             }
             return live >= count || failed > 0
         }
@@ -99,13 +100,6 @@ final class BenchDevices {
         }
         if failed > 0 { throw Failure(description: "\(failed) devices were cut off") }
         return (pushed * numbers.count, Double(loop.monotonicNs - start) / 1e9)
-    }
-
-    private func token(_ user: UserID) -> String {
-        let claims = #"{"sub":"\#(user)","exp":\#(loop.nowMs / 1000 + 86_400)}"#
-        let signed = tokenHead + "." + Base64.encode(Array(claims.utf8), .url)
-        return signed + "."
-            + Base64.encode(Crypto.hmacSHA256(key: ServerUnderTest.tokenKey, Array(signed.utf8)), .url)
     }
 }
 

@@ -19,7 +19,16 @@ public struct SocketsBenchmark: Sendable {
     public var textBytes = 200
     public var durationMs = 5000
 
-    public init(executable: String) { self.executable = executable }
+    private let tokens: TokenSource
+
+    /// The key that its server's tokens are signed with (HS256).
+    public static let tokenKey = Array("the key of a bench, which guards nothing".utf8)
+
+    /// - Parameter tokens: makes tokens with `tokenKey`.
+    public init(executable: String, tokens: @escaping TokenSource) {
+        self.executable = executable
+        self.tokens = tokens
+    }
 
     public struct Report: Sendable {
         public var connections = 0
@@ -67,7 +76,7 @@ public struct SocketsBenchmark: Sendable {
         defer { target.stop() }
         let loop = try EventLoop()
         defer { loop.close() }
-        let devices = BenchDevices(loop, target)
+        let devices = BenchDevices(loop, target, tokens)
         var report = Report()
 
         log.info("waiting for the server")
@@ -108,7 +117,6 @@ public struct SocketsBenchmark: Sendable {
 
 /// A broker and a chat server as children, on free ports, gone with this object.
 final class ServerUnderTest {
-    static let tokenKey = Array("the key of a bench, which guards nothing".utf8)
     static let linkSecret = "the secret of a bench"
 
     let port: Int
@@ -128,7 +136,8 @@ final class ServerUnderTest {
         options.dieWithParent = .terminate
         options.environment = Environment.all.filter { !$0.key.hasPrefix("FANOUT_") }.merging([
             "FANOUT_KAFKA": "127.0.0.1:\(ports[2])", "FANOUT_LOG_LEVEL": "warning",
-            "FANOUT_TOKEN_KEY": String(decoding: Self.tokenKey, as: UTF8.self), "FANOUT_LINK_SECRET": Self.linkSecret,
+            "FANOUT_TOKEN_KEY": String(decoding: SocketsBenchmark.tokenKey, as: UTF8.self),
+            "FANOUT_LINK_SECRET": Self.linkSecret,
         ]) { $1 }
         broker = try ChildProcess(
             executable, ["broker", "--data", directory + "/broker", "--listen", "127.0.0.1:\(ports[2])"],

@@ -58,12 +58,14 @@ struct BenchRun: Sendable {
         all, load, storm, chaos, cdc, join, restore, sockets, loop, kafka, broker, history, delivery, push, lag, json,
     ]
 
-    private static func target(_ options: Options) throws -> LoadTarget {
+    private static func target(_ invocation: Invocation) throws -> LoadTarget {
+        let options = invocation.options
         guard let place = options.address("target"),
             let address = try SocketAddress.resolve(host: place.host, port: Int(place.port)).first
         else { throw UsageError("--target is required: --target HOST:PORT") }
         return LoadTarget(
-            address: address, postgres: try options.require("postgres"), tokenKey: try options.require("token-key"))
+            address: address, postgres: try options.require("postgres"),
+            tokens: invocation.tokens(Array(try options.require("token-key").utf8)))
     }
 
     static let chaos = BenchRun(
@@ -80,7 +82,8 @@ struct BenchRun: Sendable {
         CurrentProcess.raiseDescriptorLimit()
         Output.standard("seed \(storm.seed)\n")
         let report = try ChaosRun(
-            storm, target: target(options), kafka: invocation.kafka(clientID: "fanout-chaos"), names: invocation.names,
+            storm, target: target(invocation), kafka: invocation.kafka(clientID: "fanout-chaos"),
+            names: invocation.names,
             log: invocation.log
         ).run()
         Output.standard(report.text)
@@ -89,7 +92,7 @@ struct BenchRun: Sendable {
 
     static let load = BenchRun(name: "load", summary: "messages end to end, from socket to sockets") { invocation in
         let options = invocation.options
-        let target = try target(options)
+        let target = try target(invocation)
         var scenario =
             switch options.string("scenario") {
             case "saturation": Scenario.saturation
@@ -122,7 +125,7 @@ struct BenchRun: Sendable {
         if let members = options.integer("members") { storm.membersPerChat = members }
         if let messages = options.integer("messages") { storm.messagesPerChat = messages }
         CurrentProcess.raiseDescriptorLimit()
-        let report = try Storm(storm, target: target(options), log: invocation.log).run()
+        let report = try Storm(storm, target: target(invocation), log: invocation.log).run()
         var json = JSONWriter()
         report.write(to: &json)
         Output.standard(options.flag("json") ? String(decoding: json.bytes, as: UTF8.self) + "\n" : report.text)

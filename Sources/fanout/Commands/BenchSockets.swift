@@ -11,7 +11,8 @@ extension BenchRun {
             throw UsageError("cannot find this program's own file, which runs the server")
         }
         let limit = CurrentProcess.raiseDescriptorLimit()
-        var bench = SocketsBenchmark(executable: executable)
+        var bench = SocketsBenchmark(
+            executable: executable, tokens: invocation.tokens(SocketsBenchmark.tokenKey))
         bench.idleConnections = min(invocation.options.integer("members") ?? 19_000, limit - 1000)
         bench.durationMs = invocation.options.durationMs("duration") ?? 5000
         bench.textBytes = invocation.options.integer("text-bytes") ?? 200

@@ -36,3 +36,13 @@ extension Command {
             return .success
         })
 }
+
+extension Invocation {
+    /// What a bench becomes anybody with, when the chat server's key is this.
+    func tokens(_ key: [UInt8]) -> @Sendable (UserID, String) -> String {
+        let clock = clock
+        return { user, scopes in
+            TokenMint.mint(user: user, secret: key, nowMs: clock.wallMs, lifetimeMs: 86_400_000, scopes: scopes)
+        }
+    }
+}

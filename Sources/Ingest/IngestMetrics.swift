@@ -6,6 +6,9 @@ final class IngestMetrics: Sendable {
     let connections: Gauge
     let sessions: Gauge
     let links: Gauge
+    let queuedBytes: Gauge
+    let logQueue: Gauge
+    let databaseCalls: Gauge
     let framesIn: Counter
     let messages: Counter
     let signals: Counter
@@ -27,6 +30,12 @@ final class IngestMetrics: Sendable {
         connections = metrics.gauge("fanout_ingest_connections", "Open connections, HTTP and WebSocket")
         sessions = metrics.gauge("fanout_ingest_sessions", "Devices with a session")
         links = metrics.gauge("fanout_ingest_links", "Open links from Delivery workers")
+        queuedBytes = metrics.gauge(
+            "fanout_ingest_queued_bytes", "Bytes that wait for slow clients, looked at every two seconds")
+        logQueue = metrics.gauge(
+            "fanout_ingest_log_queue", "Records that the log has not acknowledged, looked at every second")
+        databaseCalls = metrics.gauge(
+            "fanout_ingest_database_calls", "Questions to Postgres without an answer, looked at every second")
         framesIn = metrics.counter("fanout_ingest_frames_total", "Text frames from devices")
         messages = metrics.counter("fanout_ingest_messages_total", "Messages acknowledged by the log")
         signals = metrics.counter("fanout_ingest_signals_total", "Typing and receipts given to the log")

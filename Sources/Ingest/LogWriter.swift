@@ -56,6 +56,9 @@ final class LogWriter {
         announce(chat)
     }
 
+    /// Records that the log has not answered for.
+    var queuedCount: Int { producer.inFlight }
+
     /// Messages that the log has not answered for.
     var isBusy: Bool { !sent.isEmpty }
 

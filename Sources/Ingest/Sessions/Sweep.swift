@@ -1,4 +1,5 @@
 import PushLink
+import Runtime
 import System
 import WebSocket
 import Wire
@@ -9,6 +10,10 @@ final class Sweep {
     private unowned let chat: ChatLoop
     private var nextSlot = 0
     private var ticks = 0
+    /// Of the round under way.
+    private var queuedBytes = 0
+    /// What the gauges have been told of this loop's queues; they are all loops' together.
+    private var told = (queuedBytes: 0, logQueue: 0, databaseCalls: 0)
     private static let tickMs = 250
     /// All clients are looked at in this many ticks.
     private static let ticksPerRound = 8
@@ -31,13 +36,26 @@ final class Sweep {
         let count = chat.clients.slotCount
         let end = min(nextSlot + count / Self.ticksPerRound + 1, count)
         for slot in nextSlot..<end {
-            if let client = chat.clients.client(inSlot: slot) { look(at: client) }
+            guard let client = chat.clients.client(inSlot: slot) else { continue }
+            queuedBytes += client.stream?.queuedBytes ?? 0
+            look(at: client)
         }
         nextSlot = end >= count ? 0 : end
+        if nextSlot == 0 {
+            tell(chat.metrics.queuedBytes, &told.queuedBytes, queuedBytes)
+            queuedBytes = 0
+        }
         guard ticks % 4 == 0 else { return }
         chat.writer.announce(chat)
+        tell(chat.metrics.logQueue, &told.logQueue, chat.writer.queuedCount)
+        tell(chat.metrics.databaseCalls, &told.databaseCalls, chat.database?.pendingCount ?? 0)
         storeCursors()
         if ticks % 256 == 0 { dropFullBuckets() }
+    }
+
+    private func tell(_ gauge: Gauge, _ told: inout Int, _ now: Int) {
+        gauge.add(now - told)
+        told = now
     }
 
     private func look(at client: Client) {

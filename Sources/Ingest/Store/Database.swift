@@ -6,6 +6,8 @@ import System
 /// One loop's way to Postgres: the questions of `Store`, asked without waiting.
 final class Database {
     let pool: PostgresPool
+    /// Questions without an answer.
+    private(set) var pendingCount = 0
 
     init(_ connectionString: String, on loop: EventLoop, connections: Int) {
         pool = PostgresPool(Self.settled(connectionString), on: loop, count: connections)
@@ -17,7 +19,9 @@ final class Database {
     func rows<Row>(
         _ statement: Store.Statement<Row>, _ body: @escaping (Result<[Row], PostgresError>) -> Void
     ) {
-        pool.query(PostgresStatement(statement.name, statement.sql), statement.parameters) { result in
+        pendingCount += 1
+        pool.query(PostgresStatement(statement.name, statement.sql), statement.parameters) { [weak self] result in
+            self?.pendingCount -= 1
             switch consume result {
             case .failure(let error): body(.failure(error))
             case .success(let answer):
@@ -52,13 +56,15 @@ final class Database {
         var row: Row?
         var failure: PostgresError?
         let last = changes.count
+        pendingCount += 1
         pool.channel.run(batch) { index, result in
             guard index == last else {
                 changed += result.affectedRows
                 return
             }
             do throws(PostgresError) { row = try question.rows(of: result).first } catch { failure = error }
-        } done: { error in
+        } done: { [weak self] error in
+            self?.pendingCount -= 1
             if let error = error ?? failure { return body(.failure(error)) }
             body(.success((changed, row)))
         }

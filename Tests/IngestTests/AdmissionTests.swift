@@ -30,7 +30,7 @@ import Wire
         let device = try bench.device(bad)
         let bystander = try bench.device(other)
         try bench.wait("both are in") { device.frames.count == 1 && bystander.frames.count == 1 }
-        let producer = try Producer(KafkaConfiguration(bootstrapServers: bench.kafka.address))
+        let producer = try Producer(bench.kafka)
         defer { producer.close(deadlineMs: 1000) { _ in } }
         let change =
             #"{"op":"u","before":null,"after":{"user_id":"\#(bad)","disabled":true},"source":{"table":"users"}}"#

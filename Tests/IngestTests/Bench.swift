@@ -16,7 +16,7 @@ final class Bench {
     static let pushSecret = Array("the link's secret".utf8)
 
     let loop: EventLoop
-    let kafka: TestKafka
+    let kafka: KafkaConfiguration
     let names: Names
     let server: ChatServer
     let metrics = Metrics()
@@ -35,12 +35,13 @@ final class Bench {
 
     init(
         postgres: String? = nil, names: Names = Names(prefix: TestKafka.unique("ingest") + "."),
-        _ change: (inout IngestConfiguration) -> Void = { _ in }
+        kafka: KafkaConfiguration? = nil, _ change: (inout IngestConfiguration) throws -> Void = { _ in }
     ) throws {
         loop = try EventLoop()
-        kafka = try TestKafka.shared()
+        let kafka = try kafka ?? KafkaConfiguration(bootstrapServers: TestKafka.shared().address)
+        self.kafka = kafka
         self.names = names
-        let admin = try Admin(KafkaConfiguration(bootstrapServers: kafka.address))
+        let admin = try Admin(kafka)
         var topics: [NewTopic] = []
         for topic in Topic.allCases {
             topics.append(
@@ -53,12 +54,11 @@ final class Bench {
         var configuration = IngestConfiguration(
             instance: "test", listen: Address(host: "127.0.0.1", port: 0),
             pushListen: Address(host: "127.0.0.1", port: 0), pushHost: "127.0.0.1", pushSecret: Self.pushSecret,
-            kafka: KafkaConfiguration(bootstrapServers: kafka.address),
-            tokens: TokenConfiguration(keys: .hs256(secret: Self.secret)))
+            kafka: kafka, tokens: TokenConfiguration(keys: .hs256(secret: Self.secret)))
         configuration.names = names
         configuration.postgres = postgres
         configuration.limits.drainMs = 200
-        change(&configuration)
+        try change(&configuration)
         let failure = Failure()
         self.failure = failure
         let server = try ChatServer(configuration, log: .none, metrics: metrics)
@@ -119,7 +119,7 @@ final class Bench {
     func records(_ topic: Topic, atLeast count: Int) throws -> [String] {
         var options = ConsumerOptions()
         options.startWithoutCommit = .earliest
-        let consumer = try Consumer(KafkaConfiguration(bootstrapServers: kafka.address), options)
+        let consumer = try Consumer(kafka, options)
         defer { consumer.close(deadlineMs: 1000) }
         let partitions: Int32 = topic == .instances ? 1 : 4
         try consumer.assign((0..<partitions).map { PartitionStart(TopicPartition(names[topic], $0), at: .beginning) })
@@ -133,6 +133,12 @@ final class Bench {
             return values.count >= count
         }
         return values
+    }
+
+    /// What the server's metrics say; -1 when there is no such series.
+    func metric(_ series: String) -> Int {
+        let lines = String(decoding: metrics.render(), as: UTF8.self).split(separator: "\n")
+        return lines.first { $0.hasPrefix(series + " ") }.flatMap { Int($0.dropFirst(series.utf8.count + 1)) } ?? -1
     }
 
     /// One HTTP request on a connection of its own.
@@ -157,8 +163,15 @@ final class Raw: System.StreamDelegate {
     private(set) var bytes: [UInt8] = []
     private(set) var isClosed = false
     private(set) var stream: System.Stream?
-    private var parser = HTTPReplyParser()
+    private var parser = HTTPReplyParser(limits: Raw.limits)
     private let method: String
+
+    /// No answer is too long for a test.
+    private static let limits: HTTPLimits = {
+        var limits = HTTPLimits()
+        limits.bodyBytesMax = 64 << 20
+        return limits
+    }()
 
     init(method: String = "GET") { self.method = method }
 

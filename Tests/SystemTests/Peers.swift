@@ -1,5 +1,6 @@
 import Synchronization
 import System
+import TestSupport
 import Testing
 
 /// A server on a thread of its own that sends everything back, and closes when its client does.

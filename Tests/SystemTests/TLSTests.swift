@@ -1,4 +1,5 @@
 import System
+import TestSupport
 import Testing
 
 /// Certificates made by the openssl program: an authority, and a server's for `localhost` and 127.0.0.1.

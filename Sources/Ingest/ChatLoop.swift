@@ -106,7 +106,7 @@ final class ChatLoop {
         client.number = number
         metrics.connections.add(1)
         let queue = StreamLimits(
-            bytes: UInt32(limits.sessionQueueBytes), fragments: UInt32(limits.sessionQueueFragments))
+            bytes: UInt32(limits.answerBytesMax), fragments: UInt32(limits.sessionQueueFragments))
         do {
             client.begin(
                 try System.Stream(socket, on: loop, delegate: client, limits: queue, tls: configuration.tls))

@@ -68,6 +68,9 @@ public struct IngestLimits: Sendable {
     /// Told to clients in `hello`.
     public var heartbeatMs = 20_000
     public var messageBytesMax = 64 << 10
+    /// What one HTTP answer may take until its client has read it: more than the longest, a page of 200 messages as long as
+    /// frames may be. Over it, or not read within `keepAliveMs`, the connection is closed.
+    public var answerBytesMax = 16 << 20
     /// Whether permessage-deflate is agreed to.
     public var deflates = true
     /// What may wait for one slow device before it is closed with 4008.

@@ -129,6 +129,17 @@ import Wire
         #expect(second.text.contains(chat) && !second.text.contains(direct))
     }
 
+    @Test func `a page of 50 messages of 10,000 CJK characters arrives`() throws {
+        let place = try Place()
+        let chat = try place.chat(#"{"kind":"group","members":["\#(place.ben)"]}"#, as: place.anna)
+        let text = String(repeating: "語", count: 10_000)
+        for seq in 1...50 as ClosedRange<Int64> { try place.store(chat, seq: seq, from: place.ben, text) }
+        let answer = try place.call("GET", "/v1/chats/\(chat)/messages?limit=50", as: place.anna)
+        #expect(answer.status == 200)
+        #expect(answer.text.matches(of: /"seq":(\d+)/).compactMap { Int($0.1) } == Array(1...50))
+        #expect(answer.text.utf8.count { $0 == 0xe8 } >= 500_000 && answer.text.hasSuffix(#""more":false}"#))
+    }
+
     @Test func `users are made by admins and seen by all`() throws {
         let place = try Place()
         #expect(try place.call("POST", "/v1/users", as: place.anna, #"{"name":"X"}"#).status == 403)

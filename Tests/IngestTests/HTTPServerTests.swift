@@ -77,6 +77,65 @@ import Wire
         }
     }
 
+    @Test func `answers longer than a session's queue arrive whole and in order, at the pace of who reads them`() throws
+    {
+        let root = NSTemporaryDirectory() + "web-\(UUID.random())"
+        try Directory.create(root)
+        defer { try? Directory.removeAll(root) }
+        let page = [UInt8](repeating: 0x61, count: 3 << 20)
+        try File.replaceAtomically(root + "/page.txt", with: page)
+        let bench = try Bench { $0.webRoot = root }
+        let raw = Raw()
+        let long = "GET /page.txt HTTP/1.1\r\nHost: h\r\n\r\n"
+        let short = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+        raw.connect(bench, Array(String(repeating: long + short, count: 3).utf8))
+        raw.stream?.pauseReading()
+        try bench.wait("the first answer waits for its reader") {
+            bench.metric("fanout_ingest_queued_bytes") > 1 << 20
+        }
+        // The others do not wait in our memory: they have not been asked for yet.
+        #expect(bench.metric("fanout_ingest_queued_bytes") < 4 << 20)
+        raw.stream?.resumeReading()
+        try bench.wait("all answers") { raw.replies.count == 6 || raw.isClosed }
+        #expect(raw.replies.map(\.body.count) == [page.count, 3, page.count, 3, page.count, 3])
+        #expect(raw.replies.allSatisfy { $0.body.count == 3 || $0.body == page })
+        try bench.wait("nothing waits any more") { bench.metric("fanout_ingest_queued_bytes") == 0 }
+        let last = try bench.http("GET", "/page.txt")
+        #expect(last.body == page && last.fields["connection"] == "close")
+    }
+
+    @Test func `an answer over the limit closes its connection, and the client does not wait for ever`() throws {
+        let root = NSTemporaryDirectory() + "web-\(UUID.random())"
+        try Directory.create(root)
+        defer { try? Directory.removeAll(root) }
+        try File.replaceAtomically(root + "/page.txt", with: [UInt8](repeating: 0x61, count: 100_000))
+        let bench = try Bench {
+            $0.webRoot = root
+            $0.limits.answerBytesMax = 64 << 10
+        }
+        let raw = Raw()
+        raw.connect(bench, Array("GET /page.txt HTTP/1.1\r\nHost: h\r\n\r\n".utf8))
+        try bench.wait("closed") { raw.isClosed }
+        #expect(raw.replies.isEmpty)
+        #expect(try bench.http("GET", "/healthz").status == 200)
+    }
+
+    @Test func `two thousand requests sent at once are answered in order, though nobody reads at first`() throws {
+        let bench = try Bench()
+        let token = bench.token(.random())
+        let raw = Raw()
+        let one = "GET /v1/endpoint HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer \(token)\r\n\r\n"
+        let two = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+        raw.connect(bench, Array(String(repeating: one + two, count: 1000).utf8))
+        raw.stream?.pauseReading()
+        try bench.wait("some are answered") { bench.metric("fanout_ingest_responses_total{class=\"2xx\"}") > 1 }
+        raw.stream?.resumeReading()
+        try bench.wait("all answers") { raw.replies.count == 2000 || raw.isClosed }
+        #expect(raw.replies.count == 2000)
+        let firsts = raw.replies.map { $0.body.first }
+        #expect(firsts.enumerated().allSatisfy { $1 == ($0.isMultiple(of: 2) ? 0x7b : 0x6f) })
+    }
+
     @Test func `media links are signed as S3 wants them`() throws {
         // The example of Amazon's documentation of presigned URLs.
         var store = MediaStore(

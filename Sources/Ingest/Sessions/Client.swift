@@ -37,6 +37,8 @@ final class Client: StreamDelegate {
         isPinged = false
         if session != nil {
             receiveFrames(bytes, 0)
+        } else if let conversation, !conversation.rest.isEmpty {
+            conversation.rest.append(bytes)
         } else {
             receiveRequests(bytes)
         }
@@ -45,7 +47,7 @@ final class Client: StreamDelegate {
     func streamEnded(_ stream: System.Stream) {
         // A device that has shut its side cannot acknowledge or answer: the session is over. A request that is being
         // worked on still gets its answer.
-        if session == nil, let conversation, conversation.isBusy {
+        if session == nil, let conversation, conversation.isBusy || !conversation.rest.isEmpty {
             conversation.isEnded = true
         } else {
             stream.closeAfterFlush()
@@ -53,7 +55,7 @@ final class Client: StreamDelegate {
     }
 
     func streamDrained(_ stream: System.Stream) {
-        if let session { chat.drained(self, session) }
+        if let session { chat.drained(self, session) } else { takeUpRequests() }
     }
 
     func streamClosed(_ stream: System.Stream, reason: CloseReason) {
@@ -115,15 +117,16 @@ final class Client: StreamDelegate {
         guard let stream, let conversation else { return }
         var offset = 0
         do {
-            while !conversation.isBusy, let request = try conversation.parser.next(bytes, &offset) {
+            while !conversation.isBusy, hasRoomForAnswer, let request = try conversation.parser.next(bytes, &offset) {
                 conversation.begin(request)
                 chat.http.handle(request, of: self)
                 if session != nil { return receiveFrames(bytes, offset) }
                 guard stream.isOpen, !conversation.isClosing else { return }
             }
-            if conversation.isBusy {
+            if conversation.isBusy || !hasRoomForAnswer {
                 conversation.rest.append(bytes.extracting(offset..<bytes.count))
                 stream.pauseReading()
+                if !conversation.isBusy { takeUpRequestsLater() }
             } else if conversation.parser.takeContinueDue() {
                 stream.write(HTTPResponse.continue)
             }
@@ -140,20 +143,39 @@ final class Client: StreamDelegate {
         guard let stream, let conversation, stream.isOpen else { return }
         let keepsAlive = conversation.keepsAlive && !conversation.isEnded && !chat.isDraining
         chat.metrics.responses(response.status)
-        stream.write(response.encode(keepsAlive: keepsAlive, isHead: conversation.isHead))
-        let wasBusy = conversation.isBusy
+        if stream.write(response.encode(keepsAlive: keepsAlive, isHead: conversation.isHead)) == .overflow {
+            chat.log.error("an answer is longer than any should be", ["bytes": .init(response.body.count)])
+            return stream.close()
+        }
         conversation.isBusy = false
         conversation.hasServed = true
         sinceS = chat.nowS
         guard keepsAlive else {
             conversation.isClosing = true
-            return chat.end(self)
+            return stream.closeAfterFlush(timeoutMs: chat.configuration.limits.keepAliveMs)
         }
-        guard wasBusy, stream.isReadingPaused else { return }
+        if stream.isReadingPaused { takeUpRequestsLater() }
+    }
+
+    /// An answer may be long; who asks for the next one has to take this one first, or asking would fill our memory.
+    private var hasRoomForAnswer: Bool { (stream?.queuedBytes ?? 0) <= chat.configuration.limits.fillBytes }
+
+    /// Goes on with what came behind a request that has been answered.
+    private func takeUpRequests() {
+        guard let stream, let conversation, stream.isReadingPaused, !conversation.isBusy, !conversation.isClosing else {
+            return
+        }
+        guard hasRoomForAnswer else { return takeUpRequestsLater() }
         stream.resumeReading()
         let rest = conversation.rest
         conversation.rest = []
         if !rest.isEmpty { receiveRequests(rest.span) }
+    }
+
+    private func takeUpRequestsLater() {
+        // A socket that is full tells when it is not (`streamDrained`).
+        guard stream?.isBlocked == false else { return }
+        chat.loop.schedule(afterMs: hasRoomForAnswer ? 0 : 1) { [weak self] in self?.takeUpRequests() }
     }
 
     /// The answer that turns the connection into a session.
@@ -162,6 +184,9 @@ final class Client: StreamDelegate {
         sinceS = chat.nowS
         conversation = nil
         stream?.write(answer)
+        stream?.limits = StreamLimits(
+            bytes: UInt32(chat.configuration.limits.sessionQueueBytes),
+            fragments: UInt32(chat.configuration.limits.sessionQueueFragments))
     }
 }
 

@@ -45,6 +45,8 @@ final class ChatLoop {
         let siblings: Siblings
         let revocations: Revocations
         let isReady: @Sendable () -> Bool
+        /// The process cannot go on: it is not ready from now on, sends its devices elsewhere and ends.
+        let fail: @Sendable (IngestError) -> Void
         let log: Log
     }
 
@@ -105,6 +107,7 @@ final class ChatLoop {
         }
         client.number = number
         metrics.connections.add(1)
+        // While it speaks HTTP: one answer at a time, and what small ones are before it.
         let queue = StreamLimits(
             bytes: UInt32(limits.answerBytesMax), fragments: UInt32(limits.sessionQueueFragments))
         do {

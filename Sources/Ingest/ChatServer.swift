@@ -16,6 +16,7 @@ public final class ChatServer: Sendable {
     private let stopped = Handover<Void>()
     private let isRunning = Atomic(false)
     private let isStopping = Atomic(false)
+    private let failure = Mutex<IngestError?>(nil)
     private let boundPorts = Mutex<(client: Int, push: [Int])>((0, []))
 
     public init(_ configuration: IngestConfiguration, log: Log, metrics: Metrics) throws(IngestError) {
@@ -31,7 +32,7 @@ public final class ChatServer: Sendable {
         let shared = ChatLoop.Shared(
             verifier: verifier, counts: ConnectionCounts(), directory: directory,
             metrics: IngestMetrics(registry), registry: registry, siblings: siblings,
-            revocations: revocations, isReady: { self.isReady },
+            revocations: revocations, isReady: { self.isReady }, fail: { self.fail($0) },
             log: log)
         var threads: [LoopThread] = []
         let drained = (0..<configuration.loops).map { _ in Handover<Void>() }
@@ -75,6 +76,17 @@ public final class ChatServer: Sendable {
         }
         for done in drained { done.take() }
         siblings.forEach { $0.writer.close() }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+    }
+
+    private func fail(_ error: IngestError) {
+        let isFirst = failure.withLock { failure in
+            defer { failure = failure ?? error }
+            return failure == nil
+        }
+        guard isFirst else { return }
+        log.error("the server cannot go on", ["error": .init(error)])
+        stop()
     }
 
     /// Asks `run` to end; returns at once.
@@ -94,7 +106,8 @@ public final class ChatServer: Sendable {
     }
 
     public var isReady: Bool {
-        isRunning.load(ordering: .acquiring) && progress.isCaughtUp.load(ordering: .acquiring)
+        isRunning.load(ordering: .acquiring) && !isStopping.load(ordering: .acquiring)
+            && progress.isCaughtUp.load(ordering: .acquiring)
     }
 
     /// Where it listens, once it does.

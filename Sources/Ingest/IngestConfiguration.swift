@@ -82,6 +82,9 @@ public struct IngestLimits: Sendable {
     /// How long a session waits for what it missed when History is behind or Postgres does not answer; then it is closed
     /// with 1013, and comes back with its cursor.
     public var historyWaitMs = 30_000
+    /// What may wait for the log; a message beyond it gets `overloaded`.
+    public var logQueueRecords = 50_000
+    public var logQueueBytes = 64 << 20
     /// Messages a user may send: so many in such a time, and per loop.
     public var messages = 10
     public var messagesPerMs = 10_000

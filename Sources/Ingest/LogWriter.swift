@@ -34,8 +34,8 @@ final class LogWriter {
         var options = ProducerOptions()
         // A device asks again after a while; what it no longer waits for need not be tried for minutes.
         options.deliveryTimeoutMs = 30_000
-        options.queueMessagesMax = 50_000
-        options.queueBytesMax = 64 << 20
+        options.queueMessagesMax = configuration.limits.logQueueRecords
+        options.queueBytesMax = configuration.limits.logQueueBytes
         self.log = log
         producer = try ResendingProducer(configuration.kafka, options)
         let names = configuration.names
@@ -103,7 +103,8 @@ final class LogWriter {
         do {
             try producer.poll { report in self.take(report) }
         } catch {
-            log.error("the log writer has failed for good", ["error": .init(error)])
+            // Replaced again and again in vain: nothing will be written here any more, so nobody is to be sent here.
+            chat?.shared.fail(IngestError(.log, "the log takes nothing any more: \(error)"))
         }
     }
 

@@ -36,6 +36,8 @@ enum ExitCode: Int32 {
     case unknown = 3
     /// CDC stopped because its slot was lost and `--resnapshot never` forbids to start over.
     case slotLost = 4
+    /// `chat` stopped because the log would take nothing from it any more: start it again.
+    case logLost = 5
 }
 
 /// A command as it was called.

@@ -12,6 +12,7 @@ extension Command {
               fanout chat --token-key SECRET …                         HS256
               fanout chat --token-keys keys.json --token-algorithm RS256 …
             SIGHUP reads certificates and keys again; SIGTERM sends the devices elsewhere, then ends.
+            Exit status 5: the log takes nothing from it any more; start it again.
             """,
         options: Option.kafka + [
             Option.postgres, Option.metrics,
@@ -60,6 +61,10 @@ extension Command {
 extension Invocation {
     fileprivate func ingestConfiguration() throws -> IngestConfiguration {
         guard let listen = options.address("listen"), let link = options.address("link-listen") else {
+extension IngestError: HasExitCode {
+    var exitCode: ExitCode { code == .log ? .logLost : .failure }
+}
+
             throw UsageError("--listen and --link-listen are required")
         }
         var configuration = IngestConfiguration(

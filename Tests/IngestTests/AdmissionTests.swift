@@ -44,8 +44,55 @@ import Wire
         #expect(try bench.http("GET", "/v1/endpoint", token: bench.token(bad)).status == 401)
     }
 
-    @Test func `a token that runs out ends its session`() throws {
+    @Test func `a user who was deleted stays out when compaction has left only the tombstone`() throws {
         let bench = try Bench()
+        let gone = UserID.random()
+        let device = try bench.device(gone)
+        try bench.wait("in") { device.frames.count == 1 }
+        try write([(#"{"user_id":"\#(gone)"}"#, nil)], to: .users, of: bench.kafka, bench.names)
+        try bench.wait("closed") { device.isClosed }
+        #expect(device.closeCode == CloseCode(rawValue: 4001))
+        #expect(try bench.device(gone).status == 401)
+    }
+
+    @Test func `records that cannot be read neither keep the server from being ready nor hide those behind them`()
+        throws
+    {
+        let names = Names(prefix: TestKafka.unique("ingest") + ".")
+        let gone = UserID.random()
+        let bench = try Bench(names: names) { configuration in
+            for topic in [Topic.users, .instances] {
+                let garbage = ["", "{", "no JSON", #"{"op":"u"}"#, #"{"user_id":"x"}"#]
+                try write(
+                    garbage.map { ($0, $0) } + garbage.map { ($0, nil) }, to: topic, of: configuration.kafka, names)
+            }
+            try write([(#"{"user_id":"\#(gone)"}"#, nil)], to: .users, of: configuration.kafka, names)
+        }
+        #expect(try bench.http("GET", "/readyz").status == 200)
+        #expect(try bench.device(gone).status == 401)
+        #expect(try bench.device(.random()).status == 101)
+    }
+
+    @Test func `one address has so many connections and no more, and may come again when one is gone`() throws {
+        let bench = try Bench { $0.limits.connectionsPerAddress = 2 }
+        let first = try bench.device(UserID.random())
+        let second = try bench.device(UserID.random())
+        let third = try bench.device(UserID.random())
+        #expect(first.isOpen && second.isOpen && third.isClosed && third.status == nil)
+        first.close()
+        try bench.wait("there is room again") { (try? bench.device(UserID.random()).status) == 101 }
+    }
+
+    @Test func `a token that runs out ends its session, and not before it would keep a new one out`() throws {
+        let bench = try Bench { $0.tokens.skewMs = 3_000 }
+        // What let a session in half a second after its end does not end it at once.
+        let lateUser = UserID.random()
+        let lateEndMs = SystemClock().wallMs - 500 + 3_000
+        let late = try bench.device(lateUser, token: bench.token(lateUser, lifetimeMs: -500))
+        try bench.wait("closed") { late.isClosed }
+        #expect(late.closeCode == CloseCode(rawValue: 4001))
+        // Tokens tell seconds.
+        #expect(SystemClock().wallMs >= lateEndMs - 1_000)
         let device = try bench.device(UserID.random(), token: nil)
         try bench.wait("in") { device.frames.count == 1 }
         let user = UserID.random()
@@ -75,12 +122,39 @@ import Wire
             })
     }
 
+    @Test func `typing, receipts and watches above their rate are dropped, and messages are not`() throws {
+        let bench = try Bench { $0.limits.signals = 3 }
+        let device = try bench.device(UserID.random())
+        let chat = ChatID.random()
+        for seq in 0..<10 { device.send(#"{"type":"read","chat":"\#(chat)","seq":\#(seq)}"#) }
+        device.send(#"{"type":"typing","chat":"\#(chat)"}"#)
+        device.send(#"{"type":"watch","user":"\#(UserID.random())"}"#)
+        device.send(#"{"type":"send","id":"\#(MessageID.random())","chat":"\#(chat)","text":"x"}"#)
+        try bench.wait("sent") { device.frames("sent").count == 1 }
+        #expect(bench.metric("fanout_ingest_signals_total") == 3)
+        #expect(try bench.records(.signals, atLeast: 3).map { $0.contains(#""kind":"read""#) } == [true, true, true])
+        #expect(device.frames("error").isEmpty)
+    }
+
+    @Test func `a device watches so many people and no more, and hears when it is too much`() throws {
+        let bench = try Bench { $0.limits.watchesMax = 2 }
+        let device = try bench.device(UserID.random())
+        for _ in 0..<3 { device.send(#"{"type":"watch","user":"\#(UserID.random())"}"#) }
+        device.send(#"{"type":"ping"}"#)
+        try bench.wait("all are answered") { device.frames("pong").count == 1 }
+        #expect(device.frames("error").count == 1 && device.frames("error")[0].contains(#""code":"too_many""#))
+    }
+
     @Test func `a user has so many devices and no more, and may come again when one is gone`() throws {
         let bench = try Bench { $0.limits.connectionsPerUser = 2 }
         let user = UserID.random()
         let first = try bench.device(user)
         _ = try bench.device(user)
         #expect(try bench.device(user).status == 429)
+        // A page's script sees no status: a close code tells it, with a delay as its reason.
+        let page = try browser(user, bench)
+        try bench.wait("closed") { page.closeCode != nil }
+        #expect(page.closeCode == .tryAgainLater && Int(page.closeReason) ?? 0 >= 1000)
         first.close()
         try bench.wait("the count went down") { (try? bench.device(user).status) == 101 }
     }
@@ -90,6 +164,32 @@ import Wire
         let devices = try (0..<6).map { _ in try bench.device(UserID.random(), hello: nil) }
         #expect(devices.filter { $0.status == 101 }.count >= 3)
         #expect(devices.contains { $0.status == 503 })
+        let pages = try (0..<8).map { _ in try browser(UserID.random(), bench) }
+        try bench.wait("some are sent away") { pages.count { $0.closeCode != nil } >= 2 }
+        let refused = pages.filter { $0.closeCode != nil }
+        #expect(refused.allSatisfy { $0.closeCode == .tryAgainLater && Int($0.closeReason) ?? 0 >= 500 })
+        #expect(Set(refused.map(\.closeReason)).count > 1, "spread, or they all come again at once")
+    }
+
+    /// A device whose token comes as a subprotocol.
+    private func browser(_ user: UserID, _ bench: Bench) throws -> Device {
+        try bench.device(
+            user, hello: nil, subprotocols: ["fanout.v1", "bearer." + bench.token(user)], token: .some(nil))
+    }
+
+    /// Writes records as CDC would, and returns when the log has them.
+    private func write(
+        _ records: [(key: String, value: String?)], to topic: Topic, of kafka: KafkaConfiguration, _ names: Names
+    ) throws {
+        let producer = try Producer(kafka)
+        let handle = try producer.topic(names[topic])
+        for (tag, record) in zip((1 as UInt64)..., records) {
+            let value = record.value.map { Array($0.utf8) }
+            _ = try producer.produce(
+                handle, partition: 0, key: Array(record.key.utf8).span, value: value?.span, tag: tag)
+        }
+        let isWritten = producer.close(deadlineMs: 10_000) { report in #expect(report.succeeded) }
+        #expect(isWritten)
     }
 
     @Test func `a page of another site may not connect when sites are named`() throws {
@@ -178,6 +278,8 @@ import Wire
         try bench.wait("the silent one is closed") { dead.isClosed }
         try bench.wait("the other one was pinged") { device.pings > 0 }
         #expect(device.isOpen)
+        let farewell = Frame.encode(close: CloseCode(rawValue: 4009), reason: "nothing heard")
+        #expect(Array(dead.bytes.suffix(farewell.count)) == farewell)
     }
 
     @Test func `a device that does not read is closed as too slow`() throws {

@@ -90,10 +90,15 @@ final class ControlReader {
         }
     }
 
-    /// A deleted user is a disabled one.
+    /// A deleted user is a disabled one. After compaction only the tombstone tells of it.
     private func user(_ key: Span<UInt8>?, _ value: Span<UInt8>?) -> UserRow? {
-        guard let value else { return nil }
         do {
+            guard let value else {
+                guard let key else { return nil }
+                var row = try UserRow(decoding: key)
+                row.disabled = true
+                return row
+            }
             let change = try ChangeEnvelope(decoding: value)
             var row = try UserRow(decoding: value.extracting(change.row))
             if change.operation == .delete { row.disabled = true }

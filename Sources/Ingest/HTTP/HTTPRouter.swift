@@ -96,12 +96,18 @@ final class HTTPRouter {
             let fields = ServerHandshake.refusalFields(error)
             return client.respond(HTTPAnswer.error(error.status, "bad_handshake", error.description, fields: fields))
         }
-        if let waitMs = chat.admit() {
-            chat.metrics.refused(.overloaded)
-            return client.respond(HTTPAnswer.overloaded("too many at once", retryAfterMs: waitMs))
+        let offered = handshake.subprotocols.first { $0.hasPrefix(Self.tokenPrefix) }
+        let subprotocol = handshake.subprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
+        /// A browser's script never sees the status of a refused handshake: only a close code tells it what to do.
+        func refuse(_ response: @autoclosure () -> HTTPResponse, _ code: CloseCode, _ reason: String) {
+            guard offered != nil else { return client.respond(response()) }
+            client.respond(upgrading: handshake.accept(subprotocol: subprotocol), thenClosing: code, reason)
         }
-        guard chat.shared.isReady() else {
-            return client.respond(HTTPAnswer.overloaded("starting", retryAfterMs: Int.random(in: 500...2000)))
+        if let waitMs = chat.admit() ?? (chat.shared.isReady() ? nil : Int.random(in: 500...2000)) {
+            chat.metrics.refused(.overloaded)
+            return refuse(
+                HTTPAnswer.overloaded("too many at once, or starting", retryAfterMs: waitMs), .tryAgainLater,
+                "\(waitMs)")
         }
         let origins = chat.configuration.origins
         if let origin = handshake.origin, !origins.isEmpty, !origins.contains(origin) {
@@ -110,13 +116,12 @@ final class HTTPRouter {
         guard let device = request.query("device").flatMap({ DeviceID($0) }) else {
             return client.respond(HTTPAnswer.error(400, "bad_request", "device=<uuid> is required"))
         }
-        let offered = handshake.subprotocols.first { $0.hasPrefix(Self.tokenPrefix) }
-        let subprotocol = handshake.subprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
         do {
             let claims = try authenticate(bearer(of: request) ?? offered?.dropFirst(Self.tokenPrefix.count))
             let limit = chat.configuration.limits.connectionsPerUser
             guard chat.shared.counts.add(.user(claims.user), max: limit) else {
-                return client.respond(HTTPAnswer.error(429, "too_many", "at most \(limit) devices at once"))
+                let answer = HTTPAnswer.error(429, "too_many", "at most \(limit) devices at once")
+                return refuse(answer, .tryAgainLater, "\(Int.random(in: 2000...5000))")
             }
             // One window for all: a client that wants it smaller does without.
             let agreement = chat.configuration.limits.deflates ? handshake.deflate : nil
@@ -125,20 +130,18 @@ final class HTTPRouter {
             chat.metrics.sessions.add(1)
             client.upgrade(handshake.accept(subprotocol: subprotocol, deflate: deflate), to: session)
         } catch {
-            guard offered != nil else { return client.respond(HTTPAnswer.unauthorised(error)) }
-            // A browser's script never sees the status of a refused handshake: only a close code tells it to stop.
-            client.respond(upgrading: handshake.accept(subprotocol: subprotocol), thenClosing: error)
+            refuse(HTTPAnswer.unauthorised(error), .unauthorised, error.rawValue)
         }
     }
 }
 
 extension Client {
     /// Opens the WebSocket only to say why it is closed.
-    func respond(upgrading answer: [UInt8], thenClosing error: TokenError) {
+    func respond(upgrading answer: [UInt8], thenClosing code: CloseCode, _ reason: String) {
         conversation?.isClosing = true
-        chat.metrics.closes(.unauthorised)
+        chat.metrics.closes(code)
         stream?.write(answer)
-        stream?.write(Frame.encode(close: .unauthorised, reason: error.rawValue))
+        stream?.write(Frame.encode(close: code, reason: reason))
         chat.end(self)
     }
 }

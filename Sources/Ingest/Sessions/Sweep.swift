@@ -79,7 +79,9 @@ final class Sweep {
                 chat.refuse(client, .clientError, "no hello")
             }
         case .starting, .active:
-            if Int64(session.expiresAtS) <= chat.loop.nowMs / 1000 {
+            // As long as a new session would be let in with the token, so clocks that differ end none early.
+            let skewMs = chat.configuration.tokens.skewMs
+            if Int64(session.expiresAtS) * 1000 + skewMs <= chat.loop.nowMs {
                 chat.refuse(client, .unauthorised, TokenError.expired.rawValue)
             } else if silentMs >= limits.silenceMs, client.stream?.isReadingPaused != true {
                 chat.refuse(client, .silent, "nothing heard")

@@ -40,6 +40,9 @@ extension Command {
             Option("large-chat", .integer(1...1_000_000), "as given to fanout join", standard: "256"),
             Option("rate", .integer(1...1_000_000), "messages a user may send in 10 s", standard: "10"),
             Option("connections-per-user", .integer(1...100_000), "devices of one user at once", standard: "32"),
+            Option(
+                "connections-per-address", .integer(1...1_000_000), "connections from one address at once",
+                standard: "50000"),
             Option("drain", .duration, "spread the devices over so long when stopping", standard: "5s"),
             Option("media-endpoint", .string("URL"), "an S3-compatible store for media"),
             Option("media-bucket", .string("NAME"), "the bucket there"),
@@ -58,13 +61,13 @@ extension Command {
         })
 }
 
-extension Invocation {
-    fileprivate func ingestConfiguration() throws -> IngestConfiguration {
-        guard let listen = options.address("listen"), let link = options.address("link-listen") else {
 extension IngestError: HasExitCode {
     var exitCode: ExitCode { code == .log ? .logLost : .failure }
 }
 
+extension Invocation {
+    fileprivate func ingestConfiguration() throws -> IngestConfiguration {
+        guard let listen = options.address("listen"), let link = options.address("link-listen") else {
             throw UsageError("--listen and --link-listen are required")
         }
         var configuration = IngestConfiguration(
@@ -89,6 +92,8 @@ extension IngestError: HasExitCode {
         configuration.limits.messages = options.integer("rate") ?? configuration.limits.messages
         configuration.limits.connectionsPerUser =
             options.integer("connections-per-user") ?? configuration.limits.connectionsPerUser
+        configuration.limits.connectionsPerAddress =
+            options.integer("connections-per-address") ?? configuration.limits.connectionsPerAddress
         configuration.limits.drainMs = options.durationMs("drain") ?? configuration.limits.drainMs
         if let endpoint = options.string("media-endpoint") {
             configuration.media = MediaStore(

@@ -92,6 +92,34 @@ import Testing
         }
     }
 
+    @Test func `pages name the tests that there are, and the table of RFC 6455 all of its own`() throws {
+        let names = try Source.all(under: "Tests").flatMap { file in
+            file.lines.compactMap { $0.firstMatch(of: /func `([^`]+)`\(/).map { (file.target, String($0.1)) } }
+        }
+        let page = try String(contentsOf: Source.root.appending(path: "docs/websocket.md"), encoding: .utf8)
+        let rows = page.split(separator: "\n").filter { $0.hasPrefix("| ") }.dropFirst()
+        #expect(rows.count > 20)
+        let named = Set(
+            rows.flatMap { row in
+                (row.split(separator: " | ").last ?? "").matches(of: /`([^`]+)`/).map { String($0.1) }
+            })
+        for name in named.subtracting(names.map(\.1)).sorted() { Issue.record("there is no test \(name)") }
+        for (target, name) in names
+        where target == "WebSocketTests" && name.contains(/^(?:\d|RFC)/) && !named.contains(name) {
+            Issue.record("docs/websocket.md does not name \(name)")
+        }
+        let hostile = try String(contentsOf: Source.root.appending(path: "docs/hostile-input.md"), encoding: .utf8)
+        let files = Set(try Source.all(under: "Tests").map { URL(filePath: $0.path).lastPathComponent })
+        let targets = Set(names.map(\.0))
+        for row in hostile.split(separator: "\n").filter({ $0.hasPrefix("| ") }) {
+            guard let last = row.split(separator: "|").last, !last.contains(/held by|---/) else { continue }
+            for holder in last.split(separator: ",").map({ $0.trimmingCharacters(in: .whitespaces) }) {
+                let name = holder.split(separator: "/").last.map(String.init) ?? ""
+                #expect(files.contains(name + ".swift") || targets.contains(name), "nothing is held by \(holder)")
+            }
+        }
+    }
+
     @Test func `nothing is left for later`() throws {
         for file in try Source.all(under: "Sources") {
             for (number, line) in zip(1..., file.lines) where line.contains(/\b(?:TODO|FIXME|XXX)\b/) {
@@ -106,9 +134,10 @@ private struct Source {
     let target: String
     let lines: [String]
 
+    static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
     static func all(under directory: String) throws -> [Source] {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
         let files = try #require(FileManager.default.enumerator(atPath: root.appending(path: directory).path))
         let sources = try files.compactMap { $0 as? String }.filter { $0.hasSuffix(".swift") }.map { path in
             let text = try String(contentsOf: root.appending(path: "\(directory)/\(path)"), encoding: .utf8)

@@ -33,7 +33,7 @@ import WebSocket
 
     // MARK: 5.2 Base framing
 
-    @Test func `5.2 the RFC's own examples are read and written`() throws {
+    @Test func `5.7 the RFC's own examples are read and written`() throws {
         #expect(Frame.encode(.text, Array("Hello".utf8)) == [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f])
         let maskedHello: [UInt8] = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]
         #expect(masked(.text, Array("Hello".utf8), mask: 0x3d21_fa37) == maskedHello)
@@ -86,6 +86,25 @@ import WebSocket
     @Test func `5.2 a length with its top bit set fails`() throws {
         let header: [UInt8] = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]
         #expect(try served(header).violation?.closeCode == .protocolError)
+    }
+
+    // MARK: 5.3, 5.6 Masks and data
+
+    @Test func `5.3 a payload is unmasked alike wherever the input is cut`() throws {
+        for count in 0...17 {
+            let payload = (0..<UInt8(count)).map { $0 &* 37 }
+            #expect(try served(masked(.binary, payload, mask: 0x0403_0201)).events == ["binary \(payload)"])
+            let halves =
+                masked(.binary, Array(payload[..<(count / 2)]), isFinal: false, mask: 0xffee_ddcc)
+                + masked(.continuation, Array(payload[(count / 2)...]), mask: 0)
+            #expect(try served(halves).events == ["binary \(payload)"])
+        }
+    }
+
+    @Test func `5.6 a binary message may hold any bytes, and a text only UTF-8`() throws {
+        let every = Array(0...255 as ClosedRange<UInt8>)
+        #expect(try served(masked(.binary, every)).events == ["binary \(every)"])
+        #expect(try served(masked(.text, every)).violation?.closeCode == .invalidPayload)
     }
 
     // MARK: 5.4 Fragmentation
@@ -185,6 +204,17 @@ import WebSocket
             as [UInt16])
     func `7.4 every defined or registered code is taken`(code: UInt16) throws {
         #expect(try served(masked(.close, [UInt8(code >> 8), UInt8(code & 0xff)])).events == ["closed \(code)"])
+    }
+
+    @Test func `7.1.7 after a violation nothing more is read, and nothing but its close frame is said`() throws {
+        let after = masked(.ping, "still there?") + masked(.text, "hi") + masked(.close, [0x03, 0xe8])
+        let transcript = try served(masked(.text, [0xff]) + after)
+        #expect(transcript.events == [] && transcript.violation?.closeCode == .invalidPayload)
+        var server = Connection(role: .server)
+        _ = server.feed(masked(.continuation, ""))
+        #expect(server.hasEnded)
+        let later = server.feed(after)
+        #expect(later == Transcript())
     }
 
     @Test func `7.1.5 half a code is a violation`() throws {

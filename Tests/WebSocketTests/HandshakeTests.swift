@@ -71,7 +71,7 @@ import Testing
                 .init("Sec-WebSocket-Version", "13")))
     }
 
-    @Test func `subprotocols and origin are told in order`() throws {
+    @Test func `4.2.1 subprotocols and origin are told in order`() throws {
         let handshake = try ServerHandshake(
             request {
                 $0["Sec-WebSocket-Protocol"] = "fanout.v1,bearer.x"; $0["Origin"] = "https://a"
@@ -80,7 +80,46 @@ import Testing
         #expect(handshake.origin == "https://a")
     }
 
-    @Test func `a client takes only the answer to its own key and offers`() throws {
+    @Test func `4.2.2 an answer names a subprotocol or an extension only when one was agreed on`() throws {
+        let handshake = try ServerHandshake(
+            request {
+                $0["Sec-WebSocket-Protocol"] = "fanout.v1, bearer.x";
+                $0["Sec-WebSocket-Extensions"] = "permessage-deflate"
+            })
+        func fields(_ bytes: [UInt8]) throws -> HTTPFields {
+            var parser = HTTPReplyParser()
+            var offset = 0
+            return try #require(try parser.next(bytes.span, &offset)).fields
+        }
+        let bare = try fields(handshake.accept(subprotocol: nil))
+        #expect(bare.count(of: "sec-websocket-protocol") == 0 && bare.count(of: "sec-websocket-extensions") == 0)
+        let full = try fields(handshake.accept(subprotocol: "fanout.v1", deflate: handshake.deflate))
+        #expect(full.all("sec-websocket-protocol") == ["fanout.v1"])
+        #expect(full.all("sec-websocket-extensions").count == 1)
+    }
+
+    @Test func `4.1 a client asks with all that the RFC wants, and with another key of 16 bytes each time`() throws {
+        var keys: Set<String> = []
+        for _ in 0..<100 {
+            var generator = SystemRandomNumberGenerator()
+            let client = ClientHandshake(
+                host: "h:81", target: "/v1/ws?device=x", subprotocols: ["a", "b"], using: &generator)
+            var parser = HTTPParser()
+            var offset = 0
+            let request = try #require(try parser.next(client.request.span, &offset))
+            #expect(request.method == "GET" && request.minorVersion == 1 && request.target == "/v1/ws?device=x")
+            #expect(request.fields.all("host") == ["h:81"] && request.fields.all("upgrade") == ["websocket"])
+            #expect(request.fields.list("connection", contains: "upgrade"))
+            #expect(request.fields.all("sec-websocket-version") == ["13"])
+            #expect(request.fields.list("sec-websocket-protocol") == ["a", "b"])
+            let key = try #require(request.fields["sec-websocket-key"])
+            #expect(AcceptKey.isWellFormed(key))
+            keys.insert(key)
+        }
+        #expect(keys.count == 100)
+    }
+
+    @Test func `4.1 a client takes only the answer to its own key and offers`() throws {
         var generator = SystemRandomNumberGenerator()
         let client = ClientHandshake(host: "h", target: "/v1/ws", subprotocols: ["fanout.v1"], using: &generator)
         var parser = HTTPParser()

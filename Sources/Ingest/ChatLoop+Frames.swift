@@ -36,9 +36,9 @@ extension ChatLoop {
         switch frame {
         case .hello: break
         case .send(let message): send(message, bytes, client, session, isPaid: isPaid)
-        case .read(let chat, let seq): signal(.read, chat, seq, client, session)
-        case .delivered(let chat, let seq): signal(.delivered, chat, seq, client, session)
-        case .typing(let chat): signal(.typing, chat, nil, client, session)
+        case .read(let chat, let seq): signal(.read, chat, seq, session)
+        case .delivered(let chat, let seq): delivered(chat, seq, client, session)
+        case .typing(let chat): signal(.typing, chat, nil, session)
         case .ack(let cursor): cursors[DeviceKey(user: session.user, device: session.device)] = cursor
         case .watch(let user):
             if mayWatch(session) { presence.watch(user, by: client, session) }
@@ -218,7 +218,7 @@ extension ChatLoop {
 
     // MARK: signals
 
-    private func signal(_ kind: Wire.Signal.Kind, _ chat: ChatID, _ seq: Int64?, _ client: Client, _ session: Session) {
+    func signal(_ kind: Wire.Signal.Kind, _ chat: ChatID, _ seq: Int64?, _ session: Session) {
         if session.busy?.standings[chat]?.isMember == false { return }
         guard mayWatch(session) else { return }
         let signal = Wire.Signal(

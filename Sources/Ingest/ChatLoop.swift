@@ -22,6 +22,8 @@ final class ChatLoop {
     var devices: [DeviceKey: SessionNumber] = [:]
     var cursors: [DeviceKey: Cursor] = [:]
     var buckets: [UserID: TokenBucket] = [:]
+    /// Of devices that have told within the second what they have.
+    var receipts: [SessionNumber: DeliveredReceipts] = [:]
     private(set) lazy var links = Links(self)
     private(set) lazy var presence = Presence(self)
     private(set) lazy var http = HTTPRouter(self)
@@ -169,6 +171,7 @@ final class ChatLoop {
     func detach(_ client: Client, _ session: Session) {
         guard session.state != .closing else { return }
         if session.state != .awaitingHello {
+            tellDelivered(client.number, session)
             links.unregister(client.number, session)
             presence.end(client.number, session)
             let key = DeviceKey(user: session.user, device: session.device)

@@ -223,6 +223,25 @@ import Wire
         #expect(signals[2].contains(#""kind":"delivered","seq":8"#))
     }
 
+    @Test func `what a device has is told once a second and chat, and the last of it in any case`() throws {
+        let bench = try Bench()
+        let chat = ChatID.random()
+        let device = try bench.device(UserID.random())
+        for seq in 1...20 { device.send(#"{"type":"delivered","chat":"\#(chat)","seq":\#(seq)}"#) }
+        func told() throws -> [String] {
+            try bench.records(.signals, atLeast: bench.metric("fanout_ingest_signals_total"))
+                .compactMap { $0.firstMatch(of: /"seq":(\d+)/).map { String($0.1) } }
+        }
+        try bench.wait("the first and the last are told") { bench.metric("fanout_ingest_signals_total") == 2 }
+        #expect(try told() == ["1", "20"])
+        // Nobody waits for a session that ends.
+        for seq in 21...23 { device.send(#"{"type":"delivered","chat":"\#(chat)","seq":\#(seq)}"#) }
+        device.send(#"{"type":"ping"}"#)
+        try bench.wait("taken") { device.frames("pong").count == 1 }
+        device.close()
+        try bench.wait("the rest is told") { (try? told().last) == "23" }
+    }
+
     @Test func `ping is answered with its number`() throws {
         let bench = try Bench()
         let device = try bench.device(UserID.random())

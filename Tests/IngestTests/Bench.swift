@@ -49,7 +49,9 @@ final class Bench {
                     names[topic], partitions: topic == .instances ? 1 : 4,
                     configs: topic == .incoming ? ["message.timestamp.type": "LogAppendTime"] : [:]))
         }
-        for outcome in try admin.createTopics(topics) { if let error = outcome.error { throw error } }
+        for outcome in try admin.createTopics(topics, timeoutMs: 60_000) {
+            if let error = outcome.error { throw error }
+        }
         _ = admin.close(deadlineMs: 1000)
         var configuration = IngestConfiguration(
             instance: "test", listen: Address(host: "127.0.0.1", port: 0),
@@ -80,8 +82,8 @@ final class Bench {
         let description: String
     }
 
-    /// Runs the loop until the condition holds, and fails the test when it does not within 15 seconds.
-    func wait(_ what: String, seconds: Double = 15, _ condition: () -> Bool) throws {
+    /// Runs the loop until the condition holds, and fails the test when it does not within a minute.
+    func wait(_ what: String, seconds: Double = 60, _ condition: () -> Bool) throws {
         let end = ContinuousClock.now + .seconds(seconds)
         while !condition() {
             loop.runOnce(timeoutMs: 5)

@@ -322,6 +322,22 @@ private struct Devices: @unchecked Sendable {
         }
         #expect(look(1, 1) == .found(cursor))
         #expect(look(2, 2) == StoredCursor.none)
+        // Many at once are asked for together.
+        let lookUps = (100..<400).map { (request: UInt32($0), number: $0 % 3) }
+        server.with { model in
+            for (request, number) in lookUps {
+                model.send(
+                    .lookUpCursor(request: request, user: user(number), device: device(number)), forUser: user(number))
+            }
+        }
+        let isAnswered = eventually {
+            server.with { model in
+                lookUps.allSatisfy {
+                    model.storedCursors[$0.request] == ($0.number == 1 ? .found(cursor) : StoredCursor.none)
+                }
+            }
+        }
+        #expect(isAnswered)
         worker.stop()
         var second = pipeline.delivery("worker-2")
         second.postgres = database

@@ -12,18 +12,24 @@ final class CursorStore {
     private var database: LoopBound<CursorDatabase>?
     private var remote: EventLoop.Remote?
     private var loop: EventLoop?
-    private var answer: LoopBound<(CursorLookUp, StoredCursor) -> Void>?
+    private var answer: (([(lookUp: CursorLookUp, stored: StoredCursor)]) -> Void)?
     private var isStoring = false
+    /// Devices to be looked up; all that wait are asked for with one question.
+    private var lookUps: [CursorLookUp] = []
+    private var isLookingUp = false
+
+    /// More at once than this are refused: their devices come again.
+    private static let lookUpsMax = 50_000
 
     init(_ connectionString: String, log: Log) {
         self.connectionString = connectionString
         self.log = log
     }
 
-    func start(on loop: EventLoop, _ answer: @escaping (CursorLookUp, StoredCursor) -> Void) {
+    func start(on loop: EventLoop, _ answer: @escaping ([(lookUp: CursorLookUp, stored: StoredCursor)]) -> Void) {
         self.loop = loop
         remote = loop.remote
-        self.answer = LoopBound(answer, on: loop)
+        self.answer = answer
         let made = Handover<LoopBound<CursorDatabase>>()
         let (connectionString, log) = (connectionString, log)
         thread = try? LoopThread.start(name: "cursors") { loop in
@@ -51,11 +57,32 @@ final class CursorStore {
         }
     }
 
-    func lookUp(_ lookUp: CursorLookUp) {
-        guard let database, let remote, let thread, let answer else { return }
+    /// Whether it will be answered.
+    func lookUp(_ lookUp: CursorLookUp) -> Bool {
+        guard lookUps.count < Self.lookUpsMax, database != nil else { return false }
+        lookUps.append(lookUp)
+        askNext()
+        return true
+    }
+
+    private func askNext() {
+        guard !isLookingUp, !lookUps.isEmpty, let database, let remote, let thread, let loop else { return }
+        isLookingUp = true
+        let asked = Array(lookUps.prefix(CursorDatabase.rowsMax))
+        lookUps.removeFirst(asked.count)
+        let done = LoopBound<([DeviceKey: Cursor]?) -> Void>(
+            { [self] found in
+                isLookingUp = false
+                askNext()
+                answer?(
+                    asked.map { lookUp in
+                        guard let found else { return (lookUp, .unavailable) }
+                        return (lookUp, found[lookUp.device].map { .found($0) } ?? StoredCursor.none)
+                    })
+            }, on: loop)
         thread.remote.execute { loop in
-            let stored = database.value(on: loop).lookUp(lookUp.device)
-            remote.execute { loop in answer.value(on: loop)(lookUp, stored) }
+            let found = database.value(on: loop).lookUp(asked.map(\.device))
+            remote.execute { loop in done.value(on: loop)(found) }
         }
     }
 
@@ -89,7 +116,7 @@ final class CursorDatabase {
     }
 
     private static let retryMs: Int64 = 1_000
-    private static let rowsMax = 5_000
+    static let rowsMax = 5_000
 
     private static let upsert = """
         INSERT INTO devices (user_id, device_id, cursor, updated_at)
@@ -121,15 +148,23 @@ final class CursorDatabase {
         return true
     }
 
-    func lookUp(_ device: DeviceKey) -> StoredCursor {
-        let found: StoredCursor? = withConnection { postgres throws(PostgresError) in
+    /// The stored cursors of those devices that have one; `nil` when they cannot be asked for.
+    func lookUp(_ devices: [DeviceKey]) -> [DeviceKey: Cursor]? {
+        withConnection { postgres throws(PostgresError) in
             let rows = try postgres.query(
-                "SELECT cursor FROM devices WHERE user_id = $1 AND device_id = $2",
-                [.id(device.user), .id(device.device)])
-            guard !rows.isEmpty, let text = rows.text(0, 0), let cursor = Cursor(text) else { return .none }
-            return .found(cursor)
+                """
+                SELECT user_id, device_id, cursor FROM devices
+                JOIN unnest($1::uuid[], $2::uuid[]) AS asked (user_id, device_id) USING (user_id, device_id)
+                """, [.ids(devices.map(\.user)), .ids(devices.map(\.device))])
+            var found: [DeviceKey: Cursor] = [:]
+            for row in 0..<rows.rowCount {
+                guard let user: UserID = rows.id(row, 0), let device: DeviceID = rows.id(row, 1),
+                    let cursor = rows.text(row, 2).flatMap({ Cursor($0) })
+                else { continue }
+                found[DeviceKey(user: user, device: device)] = cursor
+            }
+            return found
         }
-        return found ?? .unavailable
     }
 
     private func withConnection<Value>(

@@ -103,8 +103,8 @@ final class DeliveryRunner {
         } catch {
             throw DeliveryError(.kafka, "\(error)")
         }
-        cursors?.start(on: loop) { [unowned self] lookUp, stored in
-            worker.answerLookUp(lookUp, stored)
+        cursors?.start(on: loop) { [unowned self] answers in
+            for (lookUp, stored) in answers { worker.answerLookUp(lookUp, stored) }
             finishTurn()
         }
         scheduleTick()
@@ -174,7 +174,8 @@ final class DeliveryRunner {
             let end = try? consumer.watermarks(topicPartition(partition), timeoutMs: 1_000).high
             worker.logEnds(partition, at: end ?? .max)
         case .lookUp(let lookUp):
-            if let cursors { cursors.lookUp(lookUp) } else { worker.answerLookUp(lookUp, .none) }
+            guard let cursors else { return worker.answerLookUp(lookUp, .none) }
+            if !cursors.lookUp(lookUp) { worker.answerLookUp(lookUp, .unavailable) }
         }
     }
 

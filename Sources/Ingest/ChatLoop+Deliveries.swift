@@ -22,7 +22,6 @@ extension ChatLoop {
             client.send(frame.bytes(for: session, &deflate))
         case .hold: if let change { note(change, for: session) }
         case .drop: break
-        case .overflow: closeSlow(client)
         }
     }
 
@@ -35,7 +34,8 @@ extension ChatLoop {
             if hasRoom(client) { links.fill(client.number, session, after: after, through: through) }
         case .history(let run, let from, let until): serveHistory(run, from, until, client, session)
         case .live(let isFirst):
-            for held in session.feed.takeHeld() { client.send(held.payload) }
+            let held = session.feed.takeHeld()
+            if !held.isEmpty { client.send(held.reduce(into: [UInt8]()) { $0 += $1.payload }) }
             guard isFirst || session.isReset else { return }
             client.send(ServerFrame.caughtUp(session.feed.after ?? .start, isReset: session.isReset))
             session.isReset = false

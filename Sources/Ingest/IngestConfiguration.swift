@@ -76,8 +76,10 @@ public struct IngestLimits: Sendable {
     /// What may wait for one slow device before it is closed with 4008.
     public var sessionQueueBytes = 1 << 20
     public var sessionQueueFragments = 4096
-    /// What may wait while a session's gap is filled.
-    public var heldBytesMax = 1 << 20
+    /// What may wait while a session's gap is filled; what is more is filled in its turn. It goes into the queue at once when
+    /// the gap is closed, where up to two pages may stand before it.
+    public var heldBytesMax = 256 << 10
+    /// A page of what was missed, and how full the queue may be when the next is asked for.
     public var fillBytes = 256 << 10
     /// How long a session waits for what it missed when History is behind or Postgres does not answer; then it is closed
     /// with 1013, and comes back with its cursor.

@@ -41,8 +41,6 @@ public struct SessionFeed<Payload> {
         case drop
         /// Kept until the gap before it is filled.
         case hold
-        /// Too much waits: close the session as too slow; it resumes from its cursor.
-        case overflow
     }
 
     public struct Held {
@@ -56,6 +54,8 @@ public struct SessionFeed<Payload> {
     public private(set) var after: Cursor?
     private var held: [Held] = []
     private var heldByteCount = 0
+    /// More has come than may wait: nothing is kept any more, and what comes is filled after the present gap.
+    private var isOverrun = false
     private var historyRuns: UInt32 = 0
 
     /// `after`: where the device left off; `nil` starts live.
@@ -113,8 +113,14 @@ public struct SessionFeed<Payload> {
             return .deliver
         case .filling(let through, _):
             // At or below: the fill brings it.
-            guard cursor.offset > through.offset else { return .drop }
-            if heldByteCount + byteCount > heldBytesMax { return kind.isDroppable ? .drop : .overflow }
+            guard cursor.offset > through.offset, !isOverrun else { return .drop }
+            guard heldByteCount + byteCount <= heldBytesMax else {
+                if !kind.isDroppable {
+                    dropHeld()
+                    isOverrun = true
+                }
+                return .drop
+            }
             heldByteCount += byteCount
             held.append(Held(cursor: cursor, payload: payload()))
             return .hold
@@ -141,7 +147,11 @@ public struct SessionFeed<Payload> {
         } else if upTo.offset >= after.offset {
             self.after = upTo
         }
-        return isLast ? goLive() : fill(self.after ?? upTo, through: through)
+        guard isLast else { return fill(self.after ?? upTo, through: through) }
+        guard isOverrun else { return goLive() }
+        dropHeld()
+        state = .waiting
+        return .register
     }
 
     /// The answer to a request that cannot be served, or, `FillRequest.unasked`, what the owner says by itself.
@@ -194,6 +204,7 @@ public struct SessionFeed<Payload> {
     private mutating func dropHeld() {
         held = []
         heldByteCount = 0
+        isOverrun = false
     }
 
     private mutating func goLive() -> Step {

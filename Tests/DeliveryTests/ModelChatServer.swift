@@ -74,8 +74,6 @@ final class ModelChatServer {
     private var watched: Set<UserID> = []
     private(set) var storedCursors: [UInt32: StoredCursor] = [:]
     private(set) var historyCount = 0
-    /// Sessions closed as too slow; their devices reconnect.
-    private(set) var overflowed: [ModelDevice] = []
     /// Links that have failed and are to be cut.
     var failed: [(link: Int, error: LinkError)] = []
 
@@ -150,9 +148,6 @@ final class ModelChatServer {
                 if batch.kind == .member, verdict == .deliver || verdict == .hold { session.areChatsStale = true }
                 switch verdict {
                 case .deliver: session.device.show(.init(offset: batch.cursor.offset, cursor: batch.cursor))
-                case .overflow:
-                    overflowed.append(session.device)
-                    close(number)
                 case .drop, .hold: break
                 }
             }
@@ -311,11 +306,6 @@ final class ModelChatServer {
     }
 
     func send(_ message: InstanceMessage, forUser user: UserID) { send(message, in: ledger.partition(of: user)) }
-
-    func takeOverflowed() -> [ModelDevice] {
-        defer { overflowed = [] }
-        return overflowed
-    }
 
     var isLive: Bool { sessions.values.allSatisfy { $0.feed.isLive } }
 }

@@ -120,6 +120,7 @@ private final class World {
         nextLife += 1
         let server = ModelChatServer(LinkIdentity(name: "\(number)", epoch: UInt64(nextLife)), Self.secret)
         server.fillBytes = random.chance(50) ? 300 : 65_536
+        server.heldBytesMax = random.chance(50) ? 400 : 1 << 20
         server.history = { [unowned self] device, from, until in
             events(of: device, after: from.offset, through: until.offset)
         }
@@ -402,11 +403,6 @@ private final class World {
 
     func step() {
         nowMs += Int64(random.below(20))
-        for server in servers.values {
-            for device in server.takeOverflowed() {
-                if let index = devices.firstIndex(where: { $0 === device }) { places[index] = nil }
-            }
-        }
         switch random.below(100) {
         case 0..<25: append()
         case 25..<50: read(random.below(2))

@@ -85,13 +85,24 @@ struct SessionFeedTests {
         #expect(feed.takeHeld().map(\.payload) == ["event 961"])
     }
 
-    @Test func `what waits is bounded: typing is dropped first, a message closes the session`() {
+    @Test func `what waits is bounded: typing is dropped first, and what is more than that is filled in its turn`() {
         var feed = Feed(after: at(5))
         feed.register(1)
         _ = feed.registered(1, liveAfter: at(9))
+        feed.asked(2)
         #expect(feed.live(10, heldBytesMax: 15) == .hold)
         #expect(feed.live(11, .typing, heldBytesMax: 15) == .drop)
-        #expect(feed.live(12, heldBytesMax: 15) == .overflow)
+        #expect(feed.live(12, heldBytesMax: 15) == .drop)
+        #expect(feed.live(13) == .drop)
+        #expect(feed.receive(pageUpTo: at(9), isLast: true, by: 2) == .register)
+        #expect(feed.takeHeld().isEmpty)
+        feed.register(3)
+        #expect(feed.registered(3, liveAfter: at(13)) == .fill(after: at(9), through: 13))
+        feed.asked(4)
+        #expect(feed.receive(filled: 10, by: 4) == .deliver)
+        #expect(feed.live(14) == .hold)
+        #expect(feed.receive(pageUpTo: at(13), isLast: true, by: 4) == .live(first: true))
+        #expect(feed.takeHeld().map(\.payload) == ["event 14"])
     }
 
     @Test func `a live session that loses its owner resumes from what its link had heard`() {

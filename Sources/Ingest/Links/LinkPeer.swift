@@ -82,13 +82,16 @@ final class LinkPeer: StreamDelegate {
     private func deliver(_ page: FillPage) {
         let chat = links.chat
         guard let (client, session) = chat.session(page.session), links.isOwner(self, of: session) else { return }
+        // One piece of the device's queue, however many events: those are limited as well as its bytes.
+        var frames: [UInt8] = []
         for event in page.events {
             guard session.feed.receive(filled: event.offset, by: page.request) == .deliver else { continue }
             if event.kind == .member, let change = link.withPayload(of: event, { MembershipChange(event: $0) }) {
                 chat.note(change, for: session)
             }
-            client.send(link.withPayload(of: event) { Frame.encode(.text, $0) })
+            link.withPayload(of: event) { Frame.append(to: &frames, .text, $0, mask: nil) }
         }
+        if !frames.isEmpty { client.send(frames) }
         chat.perform(session.feed.receive(pageUpTo: page.upTo, isLast: page.isLast, by: page.request), client, session)
     }
 

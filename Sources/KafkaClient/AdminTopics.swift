@@ -69,7 +69,8 @@ extension Admin {
         }
         let made = Set(outcomes.filter { $0.error == nil }.map(\.name))
         if !validateOnly {
-            waitUntilKnown(topics.filter { made.contains($0.name) }.map { ($0.name, max(1, $0.partitions)) }, timeoutMs)
+            let known = topics.filter { made.contains($0.name) }.map { ($0.name, max(1, $0.partitions)) }
+            waitUntilKnown(known, timeoutMs)
         }
         return outcomes
     }
@@ -77,20 +78,25 @@ extension Admin {
     /// Apache Kafka answers when its controller has decided, and its brokers hear of it a moment later. Who uses the
     /// topic at once should not have to know.
     private func waitUntilKnown(_ topics: [(name: String, partitions: Int)], _ timeoutMs: Int) {
+        waitUntil(timeoutMs) { known in
+            topics.allSatisfy { topic in
+                let found = known[topic.name] ?? []
+                return found.count >= topic.partitions && found.allSatisfy { $0.leader >= 0 }
+            }
+        }
+    }
+
+    private func waitUntil(_ timeoutMs: Int, _ isDone: ([String: [ClusterMetadata.Partition]]) -> Bool) {
         let deadline = Deadline(afterMs: timeoutMs)
-        while !topics.isEmpty, !deadline.hasPassed {
+        while !deadline.hasPassed {
             if let known = try? handle.metadata(ofAllTopics: true, timeoutMs: Int(deadline.remainingMs)).topics {
-                let partitions = Dictionary(known.map { ($0.name, $0.partitions) }) { first, _ in first }
-                let areKnown = topics.allSatisfy { topic in
-                    let found = partitions[topic.name] ?? []
-                    return found.count >= topic.partitions && found.allSatisfy { $0.leader >= 0 }
-                }
-                if areKnown { return }
+                if isDone(Dictionary(known.map { ($0.name, $0.partitions) }) { first, _ in first }) { return }
             }
             _ = Handover<Never>().take(timeoutMs: 10)
         }
     }
 
+    /// Deletes topics, and waits until a broker that is asked no longer knows them.
     public func deleteTopics(_ names: [String], timeoutMs: Int = 10_000) throws(KafkaError) -> [AdminOutcome] {
         guard !names.isEmpty else { return [] }
         let call = try AdminCall(
@@ -99,12 +105,15 @@ extension Admin {
         for name in names { unsafe requests.append(rd_kafka_DeleteTopic_new(name)) }
         defer { unsafe requests.forEach { unsafe rd_kafka_DeleteTopic_destroy($0) } }
         unsafe rd_kafka_DeleteTopics(handle.raw, &requests, requests.count, call.options, call.queue)
-        return try unsafe call.answer { event throws(KafkaError) in
+        let outcomes = try unsafe call.answer { event throws(KafkaError) in
             var count = 0
             let results = unsafe rd_kafka_DeleteTopics_result_topics(
                 rd_kafka_event_DeleteTopics_result(event), &count)
             return unsafe topicOutcomes(results, count, "delete topic")
         }
+        let gone = outcomes.filter { $0.error == nil }.map(\.name)
+        waitUntil(timeoutMs) { known in gone.allSatisfy { known[$0] == nil } }
+        return outcomes
     }
 
     /// Grows topics to these partition counts. Keys hash differently afterwards: see `fanout topics check`.

@@ -57,14 +57,8 @@ struct StatusScreen {
         let width = rows.map { $0.note.isEmpty ? 0 : $0.value.count }.max() ?? 0
         return rows.map { row in
             let line =
-                "  " + row.name.padding(to: 11) + (row.note.isEmpty ? row.value : row.value.padding(to: width + 3))
+                "  " + row.name.padded(to: 11) + (row.note.isEmpty ? row.value : row.value.padded(to: width + 3))
             return line + row.note
         }
-    }
-}
-
-extension String {
-    func padding(to width: Int) -> String {
-        count >= width ? self : self + String(repeating: " ", count: width - count)
     }
 }

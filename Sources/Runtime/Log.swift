@@ -143,8 +143,10 @@ extension Log.Value: ExpressibleByStringLiteral, ExpressibleByStringInterpolatio
 }
 
 extension String {
-    func padded(to width: Int) -> String {
-        utf8.count >= width ? self : self + String(repeating: " ", count: width - utf8.count)
+    /// With blanks behind it, or before it, up to a column's width.
+    public func padded(to width: Int, alignedRight: Bool = false) -> String {
+        let blanks = String(repeating: " ", count: max(0, width - count))
+        return alignedRight ? blanks + self : self + blanks
     }
 
     /// One line, whatever a peer has put into it: control characters cannot forge lines or drive a terminal.

@@ -77,7 +77,7 @@ struct CommandLineFrame {
 
     private var overview: String {
         let width = commands.map(\.name.utf8.count).max() ?? 0
-        let list = commands.map { "  \(pad($0.name, to: width))  \($0.summary)\n" }.joined()
+        let list = commands.map { "  \($0.name.padded(to: width))  \($0.summary)\n" }.joined()
         return """
             Fanout carries chat messages from one sender to every device of every member.
 
@@ -100,8 +100,8 @@ struct CommandLineFrame {
         let width = min(rows.map { $0.left.count }.max() ?? 0, 30)
         let list = rows.map { row in
             row.left.count > width
-                ? "  \(row.left)\n  \(pad("", to: width))  \(row.right)\n"
-                : "  \(pad(row.left, to: width))  \(row.right)\n"
+                ? "  \(row.left)\n  \("".padded(to: width))  \(row.right)\n"
+                : "  \(row.left.padded(to: width))  \(row.right)\n"
         }.joined()
         let operands = command.operands.isEmpty ? "" : " \(command.operands)"
         let details = command.details.isEmpty ? "" : "\n\(command.details)\n"
@@ -112,9 +112,5 @@ struct CommandLineFrame {
             \(details)
             \(list)
             """
-    }
-
-    private func pad(_ text: String, to width: Int) -> String {
-        text + String(repeating: " ", count: max(0, width - text.count))
     }
 }

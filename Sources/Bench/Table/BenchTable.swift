@@ -1,3 +1,4 @@
+internal import Runtime
 public import Wire
 
 /// The targets of the project, and what was measured against each: what `fanout bench all` prints.
@@ -139,8 +140,8 @@ public struct BenchTable: Sendable {
                 }
             let value = entry.value.map(Self.number) ?? "–"
             lines.append(
-                Self.padded(entry.row.what, to: 38) + Self.padded(value, to: 12, left: true) + " "
-                    + Self.padded(entry.row.unit, to: 4) + Self.padded(target, to: 12, left: true) + "  "
+                entry.row.what.padded(to: 38) + value.padded(to: 12, alignedRight: true) + " "
+                    + entry.row.unit.padded(to: 4) + target.padded(to: 12, alignedRight: true) + "  "
                     + (entry.isMet ? "met" : "missed"))
         }
         for failure in failures { lines.append("\(failure.run): \(failure.reason)") }
@@ -181,10 +182,5 @@ public struct BenchTable: Sendable {
             return ([digits] + groups).joined(separator: ",")
         }
         return value == value.rounded() ? "\(Int(value))" : RunReport.rounded(value, 2)
-    }
-
-    private static func padded(_ text: String, to width: Int, left: Bool = false) -> String {
-        let blanks = String(repeating: " ", count: max(0, width - text.count))
-        return left ? blanks + text : text + blanks
     }
 }

@@ -9,7 +9,7 @@ extension Command {
         summary: "measure a part or the whole of the system",
         operands: BenchRun.every.map(\.name).joined(separator: "|"),
         details: BenchRun.every.map {
-            "  \($0.name)\(String(repeating: " ", count: max(1, 12 - $0.name.count)))\($0.summary)"
+            "  \($0.name.padded(to: 12))\($0.summary)"
         }
         .joined(separator: "\n"),
         options: Option.kafka + [

@@ -43,8 +43,7 @@ extension BenchRun {
     }
 
     private static func column(_ rate: Double) -> String {
-        let text = "\(Int(rate))"
-        return String(repeating: " ", count: max(0, 11 - text.count)) + text
+        "\(Int(rate))".padded(to: 11, alignedRight: true)
     }
 
     private static func percent(_ ratio: Double) -> String { "\(Int((ratio * 100).rounded())) %" }

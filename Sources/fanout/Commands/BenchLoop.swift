@@ -27,7 +27,7 @@ extension BenchRun {
             return .success
         }
         for run in runs {
-            let name = run.name + String(repeating: " ", count: max(1, 34 - run.name.count))
+            let name = run.name.padded(to: 34)
             Output.standard(
                 "\(name)\(Int(run.result.perSecond))/s, \(Int(run.result.perServerCPUSecond)) a CPU-second of the server\n"
             )

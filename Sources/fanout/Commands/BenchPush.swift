@@ -29,15 +29,11 @@ extension BenchRun {
             Output.standard("notices a request   notices/s   a CPU-second (webhook included)\n")
             for figure in figures {
                 Output.standard(
-                    column(figure.batch, 17) + column(Int(figure.perSecond), 12)
-                        + column(Int(figure.perCPUSecond), 34) + "\n")
+                    "\(figure.batch)".padded(to: 17, alignedRight: true)
+                        + "\(Int(figure.perSecond))".padded(to: 12, alignedRight: true)
+                        + "\(Int(figure.perCPUSecond))".padded(to: 34, alignedRight: true) + "\n")
             }
         }
         return .success
-    }
-
-    private static func column(_ number: Int, _ width: Int) -> String {
-        let text = "\(number)"
-        return String(repeating: " ", count: max(1, width - text.count)) + text
     }
 }

@@ -25,8 +25,7 @@ extension BenchRun {
         }
         let width = figures.map(\.name.count).max() ?? 0
         for figure in figures {
-            let space = String(repeating: " ", count: width - figure.name.count + 2)
-            Output.standard("\(figure.name)\(space)\(Int(figure.value.rounded())) \(figure.unit)\n")
+            Output.standard("\(figure.name.padded(to: width + 2))\(Int(figure.value.rounded())) \(figure.unit)\n")
         }
         return .success
     }

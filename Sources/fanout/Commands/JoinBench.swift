@@ -38,17 +38,17 @@ extension BenchRun {
 
     private static func text(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
         var text = text(rows)
-        text += pad("table", 50) + pad("\(table.memberships)", 12, left: true)
+        text += "table".padded(to: 50) + "\(table.memberships)".padded(to: 12, alignedRight: true)
         return text + "  \(table.bytes >> 20) MiB, \(fixed(table.bytesPerMembership)) bytes a membership\n"
     }
 
     private static func text(_ rows: [JoinBenchmark.Row]) -> String {
         var text = ""
         for row in rows {
-            text += pad(row.name, 50) + pad("\(row.count)", 12, left: true)
-            text += pad(fixed(row.seconds), 10, left: true) + " s"
-            text += pad("\(Int(row.perSecond))", 12, left: true) + " /s"
-            text += pad("\(Int(row.perCPUSecond))", 12, left: true) + " /CPU s  \(row.note)\n"
+            text += row.name.padded(to: 50) + "\(row.count)".padded(to: 12, alignedRight: true)
+            text += fixed(row.seconds).padded(to: 10, alignedRight: true) + " s"
+            text += "\(Int(row.perSecond))".padded(to: 12, alignedRight: true) + " /s"
+            text += "\(Int(row.perCPUSecond))".padded(to: 12, alignedRight: true) + " /CPU s  \(row.note)\n"
         }
         return text
     }
@@ -77,10 +77,5 @@ extension BenchRun {
     private static func fixed(_ number: Double) -> String {
         let hundredths = Int((number * 100).rounded())
         return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
-    }
-
-    private static func pad(_ text: String, _ width: Int, left: Bool = false) -> String {
-        let blanks = String(repeating: " ", count: max(0, width - text.count))
-        return left ? blanks + text : text + blanks
     }
 }

@@ -18,6 +18,7 @@ let frame = CommandLineFrame(
         .lag,
         .tail,
         .topics,
+        .plan,
         .bench,
         .token,
         .demoTraffic,

@@ -162,6 +162,7 @@ struct WorkerTests {
         scene.exchange(0)
         // On its way when the connection breaks, and after it has.
         scene.message(to: user(1))
+        let lostMs = scene.nowMs
         scene.servers[0].lose(0)
         scene.worker.linkEnded(0, nowMs: scene.nowMs)
         scene.message(to: user(1))
@@ -176,6 +177,10 @@ struct WorkerTests {
             scene.exchange(1)
         }
         #expect(scene.worker.counts.droppedInstances == 1)
+        // Seen when the link broke, and no later: what came since has not reached them.
+        scene.tick(afterMs: scene.worker.settings.presenceGraceMs)
+        let gone = scene.worker.takePresence().last { $0.user == user(1) }
+        #expect(gone?.status == .offline && gone?.lastSeen == lostMs)
         #expect(pushes(scene) == [chat(1): 2, chat(5): 1])
     }
 

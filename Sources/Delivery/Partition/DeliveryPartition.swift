@@ -238,12 +238,14 @@ public struct DeliveryPartition {
     typealias Left = (user: Int, largeChats: [ChatStay])
 
     /// Forgets an instance's sessions, but for a generation; answers the users who have none left.
-    mutating func removeInstance(_ instance: Int, keeping generation: UInt8?, nowMs: Int64) -> [Left] {
+    mutating func removeInstance(
+        _ instance: Int, keeping generation: UInt8?, seenMs: Int64? = nil, nowMs: Int64
+    ) -> [Left] {
         var left: [Left] = []
         router.removeInstance(instance, keeping: generation) { [moves] user, chats in
             left.append((user, moves.stays(of: user, now: chats)))
         }
-        for (user, _) in left { presence.lastSessionClosed(user: user, nowMs: nowMs) }
+        for (user, _) in left { presence.lastSessionClosed(user: user, seenMs: seenMs, nowMs: nowMs) }
         return left
     }
 

@@ -70,10 +70,11 @@ public struct Presence {
         if wasOffline { change(user) }
     }
 
-    public mutating func lastSessionClosed(user: Int, nowMs: Int64) {
+    /// - Parameter seenMs: when it was there for certain, if that is earlier than now.
+    public mutating func lastSessionClosed(user: Int, seenMs: Int64? = nil, nowMs: Int64) {
         grow(to: user)
         guard statuses[user].state == .online else { return }
-        statuses[user].lastSeen = nowMs
+        statuses[user].lastSeen = max(statuses[user].lastSeen, seenMs ?? nowMs)
         leave(user, nowMs)
     }
 

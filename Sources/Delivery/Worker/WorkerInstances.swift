@@ -55,14 +55,16 @@ extension DeliveryWorker {
         act(.connect(instance: number, address: state.address))
     }
 
-    /// Its sessions are gone for good: their users may be offline now.
+    /// Its sessions are gone for good: their users may be offline, and were last seen when its link was lost. Were it any
+    /// later, pushes for what came since would count as seen.
     private func forgetSessions(_ number: Int, _ nowMs: Int64) {
-        for slot in partitions.indices { sweep(number, slot, keeping: nil, nowMs) }
+        let seenMs = instances[number]?.lostMs
+        for slot in partitions.indices { sweep(number, slot, keeping: nil, seenMs: seenMs, nowMs) }
     }
 
     /// Forgets the sessions of an instance in one partition, but for those of a generation.
-    func sweep(_ number: Int, _ slot: Int, keeping generation: UInt8?, _ nowMs: Int64) {
-        let left = partitions[slot].removeInstance(number, keeping: generation, nowMs: nowMs)
+    func sweep(_ number: Int, _ slot: Int, keeping generation: UInt8?, seenMs: Int64? = nil, _ nowMs: Int64) {
+        let left = partitions[slot].removeInstance(number, keeping: generation, seenMs: seenMs, nowMs: nowMs)
         if let offset = partitions[slot].release(number) { pushMissed(slot, left, from: offset, nowMs) }
     }
 

@@ -2,47 +2,13 @@ import System
 import TestSupport
 import Testing
 
-/// Certificates made by the openssl program: an authority, and a server's for `localhost` and 127.0.0.1.
-struct Certificates {
-    let directory: String
-    var authority: String { directory + "/ca.pem" }
-    var certificate: String { directory + "/server.pem" }
-    var key: String { directory + "/server.key" }
-
-    init() throws {
-        directory = try Directory.createTemporary()
-        try Self.openssl([
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", "/CN=Test Authority", "-keyout", directory + "/ca.key", "-out", authority,
-        ])
-        try issue(name: "localhost")
-    }
-
-    /// Makes the server's certificate anew.
-    func issue(name: String) throws {
-        try Self.openssl([
-            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=\(name)",
-            "-addext", "subjectAltName=DNS:\(name),IP:127.0.0.1", "-keyout", key, "-out", directory + "/server.csr",
-        ])
-        try Self.openssl([
-            "x509", "-req", "-in", directory + "/server.csr", "-CA", authority, "-CAkey", directory + "/ca.key",
-            "-CAcreateserial", "-days", "2", "-copy_extensions", "copy", "-out", certificate,
-        ])
-    }
-
-    func remove() { try? Directory.removeAll(directory) }
-
+extension Certificates {
     func server(handshakeTimeoutMs: Int = 10_000) throws -> TLSContext {
         try TLSContext(
             .server(certificatePath: certificate, keyPath: key), handshakeTimeoutMs: handshakeTimeoutMs)
     }
 
     func client() throws -> TLSContext { try TLSContext(.client(authorityPath: authority)) }
-
-    static func openssl(_ arguments: [String]) throws {
-        let result = try ChildProcess.run("openssl", arguments)
-        try #require(result.exit.isSuccess, "\(result.error)")
-    }
 }
 
 @Suite struct TLSTests {

@@ -104,7 +104,7 @@ let package = Package(
         tests("OneMachine", ground + clients + ["HTTPClient", "Lag", "OneMachine", "fanout"]),
         .testTarget(
             name: "BrokerTests", dependencies: ground + clients + ["Broker", "fanout", "TestSupport"],
-            exclude: ["Interop/interop.py", "Golden/requests.txt"], swiftSettings: strict),
+            exclude: ["Interop/interop.py", "Interop/JavaClients.java", "Golden/requests.txt"], swiftSettings: strict),
         tests("EndToEnd", ground + clients + ["WebSocket", "PushLink", "fanout"] + stages),
         tests("Tidy", ["fanout"]),
     ]

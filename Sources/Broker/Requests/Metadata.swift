@@ -45,7 +45,8 @@ struct MetadataRequest: Request {
         let found: [Found]
         if let topics {
             found = topics.map { wanted in
-                if let name = wanted.name {
+                // Who asks by id may leave the name null, or empty as Apache Kafka's own client does.
+                if wanted.id == .zero, let name = wanted.name {
                     let topic = broker.storage.topics[name]
                     let error: ErrorCode = Catalog.isLegal(topic: name) ? .unknownTopicOrPartition : .invalidTopic
                     return Found(
@@ -65,7 +66,7 @@ struct MetadataRequest: Request {
     }
 
     private func createMissing(_ broker: BrokerCore) {
-        let missing = Set((topics ?? []).compactMap(\.name)).filter {
+        let missing = Set((topics ?? []).compactMap { $0.id == .zero ? $0.name : nil }).filter {
             broker.storage.topics[$0] == nil && Catalog.isLegal(topic: $0)
         }
         let partitions = broker.configuration.defaultPartitions

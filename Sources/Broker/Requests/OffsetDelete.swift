@@ -27,18 +27,25 @@ struct OffsetDeleteRequest: Request {
         }
         let subscribed = known.subscribedTopics
         var places: [OffsetStore.Place] = []
-        for topic in topics where !subscribed.contains(topic.name) {
-            places += topic.partitions.map { OffsetStore.Place(topic: topic.name, partition: $0) }
+        let errors: [[ErrorCode]] = topics.map { topic in
+            topic.partitions.map { partition in
+                guard broker.partition(topic.name, partition) != nil else { return .unknownTopicOrPartition }
+                guard !subscribed.contains(topic.name) else { return .groupSubscribedToTopic }
+                places.append(OffsetStore.Place(topic: topic.name, partition: partition))
+                return .none
+            }
         }
         broker.groups.deleteOffsets(group, places) { failure in
             reply.send { writer in
                 writer.error(failure == nil ? .none : .coordinatorNotAvailable)
                 writer.int32(0)
-                writer.array(topics) { writer, topic in
+                writer.arrayCount(topics.count)
+                for (topic, errors) in zip(topics, errors) {
                     writer.string(topic.name)
-                    writer.array(topic.partitions) { writer, partition in
+                    writer.arrayCount(errors.count)
+                    for (partition, error) in zip(topic.partitions, errors) {
                         writer.int32(partition)
-                        writer.error(subscribed.contains(topic.name) ? .groupSubscribedToTopic : .none)
+                        writer.error(error)
                     }
                 }
             }

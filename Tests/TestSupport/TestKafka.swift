@@ -68,17 +68,23 @@ public final class BrokerProcess: Sendable {
     public let directory: String
     public let port: Int
     private let arguments: [String]
+    private let environment: [String: String]
     private let process: Mutex<FanoutProcess>
 
     public struct Failure: Error, CustomStringConvertible {
         public let description: String
     }
 
-    /// - Parameter arguments: further options of `fanout broker`.
-    public init(_ arguments: [String] = []) throws {
-        directory = temporaryDirectory("fanout-broker")
+    /// - Parameters:
+    ///   - arguments: further options of `fanout broker`.
+    ///   - directory: where to keep everything, instead of a new temporary directory.
+    public init(
+        _ arguments: [String] = [], environment: [String: String] = [:], directory: String? = nil
+    ) throws {
+        self.directory = directory ?? temporaryDirectory("fanout-broker")
         self.arguments = arguments
-        let first = try Self.launch(directory, 0, arguments)
+        self.environment = environment
+        let first = try Self.launch(self.directory, 0, arguments, environment)
         port = first.port
         process = Mutex(first.process)
     }
@@ -101,15 +107,15 @@ public final class BrokerProcess: Sendable {
 
     /// Starts it again, after `kill` or `terminate`.
     public func restart() throws {
-        let next = try Self.launch(directory, port, arguments).process
+        let next = try Self.launch(directory, port, arguments, environment).process
         process.withLock { $0 = next }
     }
 
     private static func launch(
-        _ directory: String, _ port: Int, _ arguments: [String]
+        _ directory: String, _ port: Int, _ arguments: [String], _ environment: [String: String]
     ) throws -> (process: FanoutProcess, port: Int) {
         let process = try FanoutProcess(
-            ["broker", "--data", directory, "--listen", "127.0.0.1:\(port)"] + arguments)
+            ["broker", "--data", directory, "--listen", "127.0.0.1:\(port)"] + arguments, environment: environment)
         guard process.waitForOutput(" port="), let found = process.text.split(separator: " port=").last,
             let port = Int(found.prefix { $0.isNumber })
         else { throw Failure(description: "the broker did not start: \(process.text)") }

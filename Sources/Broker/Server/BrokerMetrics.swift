@@ -11,6 +11,8 @@ struct BrokerMetrics {
     let connections: Gauge
     let refusedConnections: Counter
     let heldBytes: Gauge
+    let unansweredRequests: Gauge
+    let waitingBytes: Gauge
     let partitions: Gauge
     let logBytes: Gauge
     let storageFailures: Counter
@@ -31,6 +33,10 @@ struct BrokerMetrics {
         refusedConnections = metrics.counter(
             "fanout_broker_refused_connections_total", "Connections closed because there were too many")
         heldBytes = metrics.gauge("fanout_broker_held_bytes", "Bytes of unfinished requests and unread answers")
+        unansweredRequests = metrics.gauge(
+            "fanout_broker_unanswered_requests", "Requests taken up and not answered, fetches that wait among them")
+        waitingBytes = metrics.gauge(
+            "fanout_broker_journal_waiting_bytes", "Bytes that wait for the journal to bring others to disk")
         partitions = metrics.gauge("fanout_broker_partitions", "Partitions of all topics")
         logBytes = metrics.gauge("fanout_broker_log_bytes", "Bytes of all logs")
         storageFailures = metrics.counter(

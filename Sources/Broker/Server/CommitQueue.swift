@@ -8,7 +8,7 @@ import Wire
 ///
 /// A disk that answers within a fraction of a millisecond is waited for right here, at the end of the tick: two threads
 /// that wake each other cost more than the wait (docs/decisions/006). With a slower one, or a large group, the
-/// journal thread waits, and the loop goes on serving.
+/// journal thread waits, and the loop goes on serving. So it does with `interval`, where no client waits for the disk.
 final class CommitQueue {
     private struct Group {
         var entries: [UInt8] = []
@@ -71,7 +71,9 @@ final class CommitQueue {
         }
     }
 
-    var isBacklogged: Bool { gathering.entries.count > Self.backlogBytes }
+    /// What waits for the group under way to be brought to disk.
+    var waitingBytes: Int { gathering.entries.count }
+    var isBacklogged: Bool { waitingBytes > Self.backlogBytes }
     var isIdle: Bool { inFlight == nil && gathering.isEmpty }
 
     // MARK: Appending
@@ -171,6 +173,11 @@ final class CommitQueue {
         }
     }
 
+    /// Whether the loop may wait for the disk itself.
+    private var mayWait: Bool {
+        if case .interval = fsync { false } else { true }
+    }
+
     private func send() {
         guard inFlight == nil else {
             isSendDue = true
@@ -193,7 +200,7 @@ final class CommitQueue {
         var entries: [UInt8] = []
         swap(&entries, &group.entries)
         // What fills the file is followed by making another, which takes longer.
-        if usualNs <= Self.waitNsMax, entries.count < min(Self.waitBytesMax, journalRoom) {
+        if mayWait, usualNs <= Self.waitNsMax, entries.count < min(Self.waitBytesMax, journalRoom) {
             let outcome = writer.commit(&entries)
             return finish(outcome, entries)
         }

@@ -37,6 +37,7 @@ final class Connection: StreamDelegate {
     var waitsForRelief = false
     /// What `HeldBytes` has been told.
     private var reportedBytes = 0
+    private var reportedRequests = 0
 
     private static let answersMax = 2048
     private static let answerBytesMax = 8 << 20
@@ -186,12 +187,15 @@ final class Connection: StreamDelegate {
     /// Tells what is held now, which changes without notice when a socket takes what was written.
     func report() {
         let held = heldBytes
-        broker.held.change(by: held - reportedBytes)
+        broker.held.change(by: held - reportedBytes, requests: unanswered - reportedRequests)
         reportedBytes = held
+        reportedRequests = unanswered
     }
 
+    private var unanswered: Int { answers.count - head }
+
     private var mustHoldBack: Bool {
-        answers.count - head >= Self.answersMax || requestBytes >= Self.requestBytesMax || answerRoom == 0
+        unanswered >= Self.answersMax || requestBytes >= Self.requestBytesMax || answerRoom == 0
             || broker.commits.isBacklogged || broker.held.isFull
     }
 

@@ -10,6 +10,8 @@ final class HeldBytes {
     private unowned let loop: EventLoop
     private let bytesMax: Int
     private(set) var total = 0
+    /// Requests that are taken up and not answered, in all connections.
+    private(set) var requests = 0
     private var waiting: [Connection] = []
     private var isScheduled = false
     /// Since when it has been too much without a break.
@@ -28,7 +30,10 @@ final class HeldBytes {
 
     var isFull: Bool { total >= bytesMax }
 
-    func change(by bytes: Int) { total += bytes }
+    func change(by bytes: Int, requests: Int) {
+        total += bytes
+        self.requests += requests
+    }
 
     /// Gives the connection a chance to go on, soon and until it does.
     func wakeWhenRelieved(_ connection: Connection) {

@@ -22,6 +22,8 @@ extension BrokerCore {
         metrics.partitions.set(partitions)
         metrics.logBytes.set(bytes)
         metrics.heldBytes.set(held.total)
+        metrics.unansweredRequests.set(held.requests)
+        metrics.waitingBytes.set(commits.waitingBytes)
         loop.schedule(afterMs: Self.measurementMs) { [weak self] in self?.scheduleMeasurement() }
     }
 

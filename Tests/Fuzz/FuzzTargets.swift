@@ -120,6 +120,7 @@ private func json(_ bytes: [UInt8]) {
     _ = try? IncomingMessage(decoding: bytes.span)
     _ = try? DeliveryRecord(decoding: bytes.span)
     _ = try? ChangeEnvelope(decoding: bytes.span)
+    _ = try? ChatMembership(decoding: bytes.span)
     _ = try? InstanceRecord(decoding: bytes.span)
 }
 

@@ -25,7 +25,7 @@ import Wire
         return table
     }
 
-    @Test func `a checkpoint brings the table back, without its shadows, and it goes on from there`() throws {
+    @Test func `a checkpoint brings the table back, with its shadows, and it goes on from there`() throws {
         var random = SeededGenerator.announced("checkpoint")
         let directory = try Directory.createTemporary()
         defer { try? Directory.removeAll(directory) }
@@ -35,14 +35,20 @@ import Wire
         let (users, members) = (table.userCount, table.memberCount)
         let stranger = UserID.random(using: &random)
         let shadowed = try #require(expected.chats.keys.sorted().first)
-        table.setShadow(of: shadowed, metaVersion: 1 << 40, members: [(stranger, .admin)])
+        table.setShadow(ChatMembership(chat: shadowed, metaVersion: 1 << 40, members: [.init(stranger, .admin)]))
         try table.snapshot(positions: [3: 77, 0: 1 << 40], savedAtMs: 1_700_000_000_123).save(to: path)
 
         let snapshot = try MembershipSnapshot(loading: path, deliveryPartitions: 5, listedMax: 16)
         #expect(snapshot.positions == [3: 77, 0: 1 << 40] && snapshot.savedAtMs == 1_700_000_000_123)
         var loaded = MembershipTable(snapshot)
         #expect(plain(loaded) == expected)
-        #expect(loaded.userCount == users && loaded.memberCount == members && loaded.shadowCount == 0)
+        #expect(loaded.memberCount == members && loaded.shadowCount == 1)
+        let found = loaded.find(shadowed)
+        let shadow = try #require(found)
+        let (version, role) = (loaded.metaVersion(of: shadow), loaded.member(stranger, of: shadow)?.role)
+        #expect(version == 1 << 40 && role == .admin)
+        loaded.dropShadow(of: shadowed)
+        #expect(loaded.userCount == users && loaded.memberCount == members)
         // Free rows and blocks are used again: the loaded table grows as the old one would.
         table.dropShadow(of: shadowed)
         for _ in 0..<500 {

@@ -31,7 +31,9 @@ struct JoinSimulation: ~Copyable {
     /// A record that a join wrote, as it stands in the log.
     struct Written {
         var source: String
-        var value: [UInt8]
+        var key: [UInt8] = []
+        /// `nil`: a tombstone.
+        var value: [UInt8]?
     }
 
     struct LogRecord {
@@ -53,8 +55,8 @@ struct JoinSimulation: ~Copyable {
     var history: [ChatID: [Int64: [UserID: MemberRow.Role]]] = [:]
     var transactions: [[LogRecord]] = []
     var shipped = 0
-    /// Up to where the log holds no half of what CDC repeats: compaction waits for longer than that takes.
-    var compactable = 0
+    /// Where the log ended when CDC was in the middle of nothing.
+    private var wholeEnds = [0]
     private var longestShipped = 0
     /// What is before the slot does not come again.
     private var slotStart = 0
@@ -74,6 +76,7 @@ struct JoinSimulation: ~Copyable {
     var hasZombie = false
     var zombieEnd: Int64 = 0
     var crashCount = 0
+    private(set) var membershipCount = 0
     var clockMs: Int64 = 1_000
 
     init(seed: UInt64, _ plan: Plan) {
@@ -138,16 +141,20 @@ struct JoinSimulation: ~Copyable {
         transactions.append(records)
     }
 
-    /// CDC writes the next transaction; now and then it starts again a little before.
+    /// CDC writes the next transaction; now and then it starts again a little before, and may have died in the middle of one.
     mutating func ship() {
-        if shipped > slotStart, chance(8) {
-            shipped -= Int.random(in: 1...min(3, shipped - slotStart), using: &random)
+        if chance(8) {
+            if shipped < transactions.count, chance(50) {
+                members += transactions[shipped].prefix(Int.random(in: 0...transactions[shipped].count, using: &random))
+                longestShipped = max(longestShipped, shipped + 1)
+            }
+            shipped -= Int.random(in: 0...min(3, shipped - slotStart), using: &random)
         }
         guard shipped < transactions.count else { return }
         members += transactions[shipped]
         shipped += 1
         longestShipped = max(longestShipped, shipped)
-        if shipped == longestShipped { compactable = members.count }
+        if shipped == longestShipped { wholeEnds.append(members.count) }
     }
 
     /// CDC has lost its slot: it deletes what is gone, then writes all rows as they are, members before chats.
@@ -182,14 +189,17 @@ struct JoinSimulation: ~Copyable {
         shipped = transactions.count
         longestShipped = shipped
         slotStart = shipped
-        compactable = members.count
+        wholeEnds.append(members.count)
         snapshotCount += 1
     }
 
-    /// What a join finds below the commit: of each key perhaps no more than the last record.
-    private func isCompacted(_ offset: Int, _ last: [[UInt8]: Int]) -> Bool {
-        guard plan.compaction, let key = members[offset].key, let end = last[key] else { return false }
-        return offset < end
+    /// The last record of each key that is old enough to have removed those before it: compaction waits for longer than a
+    /// join is away, and than CDC takes to write again what it had written before.
+    private var compacted: [[UInt8]: Int] {
+        guard plan.compaction, let end = wholeEnds.last(where: { $0 <= committed.members }) else { return [:] }
+        var last: [[UInt8]: Int] = [:]
+        for offset in 0..<end { last[members[offset].key ?? []] = offset }
+        return last
     }
 
     mutating func signal() {
@@ -243,16 +253,17 @@ struct JoinSimulation: ~Copyable {
             hasCommitted = true
         }
         var worker = SimulatedWorker(setup: setup, committed: committed, replayEnd: Int64(incoming.count))
-        var last: [[UInt8]: Int] = [:]
-        for offset in 0..<min(Int(committed.members), compactable) { last[members[offset].key ?? []] = offset }
-        for offset in 0..<Int(committed.members) where !isCompacted(offset, last) {
+        let last = compacted
+        for offset in 0..<Int(committed.memberships) {
             let record = members[offset]
+            if let key = record.key, let end = last[key], offset < end { continue }
             worker.task.restore(
                 key: record.key?.span, value: record.value?.span, offset: Int64(offset), into: &worker.table)
         }
         worker.task.restored(into: &worker.table)
         for record in outputs["messages/0"] ?? [] {
-            if let message = try? AcceptedMessage(decoding: record.value.span) { worker.task.recall(message) }
+            guard let value = record.value else { continue }
+            if let message = try? AcceptedMessage(decoding: value.span) { worker.task.recall(message) }
         }
         self.worker = consume worker
     }
@@ -267,6 +278,7 @@ struct JoinSimulation: ~Copyable {
             zombieEnd = Int64(incoming.count)
         } else {
             dying.writeSome(of: 100, into: &outputs, random: &random, isLast: true)
+            readBack()
         }
         startWorker()
     }
@@ -277,7 +289,9 @@ struct JoinSimulation: ~Copyable {
         case 4: worker.takeChange(from: members)
         case 5: if chance(70) { worker.takeChange(from: members) } else { worker.takeSignal(from: signals) }
         case 6: worker.closeEpoch()
-        case 7: worker.writeSome(of: 40, into: &outputs, random: &random, isLast: false)
+        case 7:
+            worker.writeSome(of: 40, into: &outputs, random: &random, isLast: false)
+            readBack()
         case 8: worker.acknowledgeSome(random: &random)
         default:
             worker.complete()
@@ -287,6 +301,14 @@ struct JoinSimulation: ~Copyable {
             }
         }
         worker.nowNs += 30_000_000
+    }
+
+    /// What a join writes to `chat.members` stands among what CDC writes there.
+    private mutating func readBack() {
+        for record in outputs.removeValue(forKey: "members/0") ?? [] {
+            members.append(LogRecord(key: record.key, value: record.value))
+            membershipCount += 1
+        }
     }
 
     mutating func run() {
@@ -373,8 +395,10 @@ struct SimulatedWorker: ~Copyable {
                 seq: seq, original.flatMap { isText ? .message(chat: $0.chat, from: $0.from) : nil } ?? .none)
         case .members(let chat):
             guard let row = database?[chat] else { return task.questionFailed(question, nowNs: nowNs) }
+            let members = row.members.sorted { $0.key < $1.key }.map { ChatMembership.Member($0.key, $0.value) }
             task.membersRead(
-                chat, metaVersion: row.version, members: row.members.map { ($0.key, $0.value) }, table: &table)
+                ChatMembership(chat: chat, metaVersion: row.version, members: members), table: table, output: &output)
+            collect()
         }
     }
 
@@ -402,7 +426,7 @@ struct SimulatedWorker: ~Copyable {
             let queue = "\(record.target)/\(record.partition)"
             let written = JoinSimulation.Written(
                 source: String(decoding: output.bytes[record.source], as: UTF8.self),
-                value: Array(output.bytes[record.value]))
+                key: Array(output.bytes[record.key]), value: record.value.map { Array(output.bytes[$0]) })
             queues[queue, default: []].append((progress.tag(), written))
         }
         output.removeAll()

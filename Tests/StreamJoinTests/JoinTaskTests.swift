@@ -12,6 +12,9 @@ private final class Transcript {
     var nowMs: UInt64 = 1000
     var lines: [String] = []
     var deliveries: [Delivered] = []
+    /// What it has written to `chat.members`, and its tombstones there.
+    var memberships: [(key: [UInt8], value: [UInt8])] = []
+    var forgotten: [String] = []
 
     init(
         largeChat: Int = 256, partitions: Int32 = 1, partition: Int32 = 0, committed: Positions = Positions(),
@@ -29,9 +32,17 @@ private final class Transcript {
 
     func take() {
         for record in output.records {
-            lines.append(String(decoding: output.bytes[record.value], as: UTF8.self))
+            guard let range = record.value else {
+                forgotten.append(String(decoding: output.bytes[record.key], as: UTF8.self))
+                continue
+            }
+            let value = Array(output.bytes[range])
+            if record.target == .members {
+                memberships.append((Array(output.bytes[record.key]), value))
+                continue
+            }
+            lines.append(String(decoding: value, as: UTF8.self))
             let source = String(decoding: output.bytes[record.source], as: UTF8.self)
-            let value = Array(output.bytes[record.value])
             if record.target == .deliveries,
                 let delivery = try? Delivered(partition: record.partition, source: source, value: value.span)
             {
@@ -58,6 +69,15 @@ private final class Transcript {
     }
 
     func commit() { task.commitSucceeded(task.position) }
+
+    /// Postgres answers what is asked now.
+    func answer(_ chat: ChatID, metaVersion: Int64, _ users: [UserID]) {
+        #expect(task.question(nowNs: nowMs * 1_000_000) == .members(chat))
+        let membership = ChatMembership(
+            chat: chat, metaVersion: metaVersion, members: users.map { .init($0, .member) })
+        task.membersRead(membership, table: table, output: &output)
+        take()
+    }
 
     /// The members come in one transaction, and are committed.
     func create(_ chat: ChatID, _ users: [UserID], version: Int64 = 1, admins: Set<UserID> = []) {
@@ -154,7 +174,7 @@ private final class Transcript {
         #expect(Set(join.deliveries.flatMap(\.to)) == Set(users + [late]))
     }
 
-    @Test func `after 250 ms Postgres is asked, and its answer holds until the log has come as far`() {
+    @Test func `after 250 ms Postgres is asked, and its answer holds until CDC has come as far`() throws {
         let join = Transcript()
         join.create(chat, users)
         let late = UserID.random()
@@ -166,14 +186,118 @@ private final class Transcript {
         #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == nil, "asked once")
         join.task.questionFailed(.members(chat), nowNs: join.nowMs * 1_000_000)
         join.nowMs += 250
-        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == .members(chat))
-        join.task.membersRead(
-            chat, metaVersion: 3, members: [(late, .member), (users[1], .member)], table: &join.table)
+        join.answer(chat, metaVersion: 3, [late, users[1]])
+        #expect(join.send(message) == .waiting(.membership(chat, metaVersion: 3)), "it is not in the log yet")
+        join.change(try #require(join.memberships.first))
+        #expect(join.send(message) == .waiting(.commit))
+        join.commit()
         #expect(join.send(message) == .done)
         #expect(Set(join.deliveries.flatMap(\.to)) == [late, users[1]])
-        #expect(join.table.shadowCount == 1)
+        #expect(join.table.shadowCount == 1 && join.forgotten.isEmpty)
         join.change(Rows.chat(chat, "u", version: 3, tx: 9))
         #expect(join.table.shadowCount == 0)
+        #expect(join.forgotten == [#"{"chat_id":"\#(chat)","table":"memberships"}"#])
+    }
+
+    @Test func `a membership that was read is used although CDC died in the middle of a transaction before it`() throws
+    {
+        let join = Transcript()
+        join.create(chat, users)
+        let late = UserID.random()
+        let message = IncomingMessage.text("a", from: late, in: chat, metaVersion: 3)
+        // Its end does not come.
+        join.change(Rows.member(chat, late, "c", tx: 2))
+        let half = join.task.next.members - 1
+        #expect(join.send(message) != .done)
+        join.nowMs += 250
+        join.answer(chat, metaVersion: 3, [late, users[1]])
+        join.change(try #require(join.memberships.first))
+        #expect(join.send(message) == .waiting(.commit))
+        join.commit()
+        #expect(join.task.committed.members == half && join.task.committed.memberships == half + 2)
+        #expect(join.send(message) == .done)
+
+        // A successor has it as well, reads the half transaction again, and tells of it when it is whole.
+        let next = Transcript(committed: join.task.committed, replayEnd: 1)
+        for user in users { next.table.put(user, in: chat, role: .member) }
+        next.table.setChat(chat, metaVersion: 1)
+        var offset = half
+        for row in [Rows.member(chat, late, "c", tx: 2), join.memberships[0]] {
+            next.task.restore(key: row.key.span, value: row.value.span, offset: offset, into: &next.table)
+            offset += 1
+        }
+        next.task.restored(into: &next.table)
+        #expect(next.table.memberCount == users.count && next.table.shadowCount == 1)
+        #expect(next.send(message) == .done)
+        #expect(Set(next.deliveries.flatMap(\.to)) == [late, users[1]])
+        next.forget()
+        next.change(Rows.member(chat, late, "c", tx: 2))
+        next.change(join.memberships[0])
+        #expect(next.lines.isEmpty && next.forgotten.isEmpty && next.table.shadowCount == 1)
+        #expect(next.task.position.memberships == half + 2)
+        next.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        #expect(next.contains(#""change":"added","meta_version":2"#) && next.table.shadowCount == 1)
+    }
+
+    @Test func `half a transaction is nothing when CDC starts again before it`() {
+        let join = Transcript()
+        join.create(chat, users)
+        join.change(Rows.member(chat, users[5], "d", tx: 3))
+        join.change(Rows.member(chat, users[4], "d", tx: 3))
+        // The one before it comes first, as it came before.
+        join.change(Rows.member(chat, users[0], "u", role: "admin", tx: 2))
+        #expect(join.lines.isEmpty && join.table.memberCount == 6)
+        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        join.forget()
+        join.change(Rows.member(chat, users[5], "d", tx: 3))
+        join.change(Rows.member(chat, users[4], "d", tx: 3))
+        #expect(join.lines.isEmpty && join.table.memberCount == 6)
+        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        #expect(join.contains(#""meta_version":3"#) && join.table.memberCount == 4)
+    }
+
+    @Test func `a membership that comes back after CDC has written as much is of no use, and goes from the log`() throws
+    {
+        let join = Transcript()
+        join.create(chat, users)
+        _ = join.send(IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 2))
+        join.nowMs += 250
+        join.answer(chat, metaVersion: 2, [users[0]])
+        join.change(Rows.member(chat, users[5], "d", tx: 2))
+        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        join.change(try #require(join.memberships.first))
+        #expect(join.table.shadowCount == 0 && join.forgotten.count == 1)
+        // Its tombstone is no deletion of the chat.
+        let key = Array(join.forgotten[0].utf8)
+        join.task.members(
+            key: key.span, value: nil, offset: join.task.next.members, table: &join.table, output: &join.output)
+        #expect(join.table.findLogged(chat).map { join.table.exists($0) } == true)
+    }
+
+    @Test func `a chat that is deleted before its membership comes back stays deleted`() throws {
+        let join = Transcript()
+        join.create(chat, Array(users.prefix(2)))
+        _ = join.send(IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 2))
+        join.nowMs += 250
+        join.answer(chat, metaVersion: 2, [users[0]])
+        for (tx, user) in [(2, users[1]), (3, users[0])] as [(Int64, UserID)] {
+            join.change(Rows.member(chat, user, "d", tx: tx))
+            join.change(Rows.chat(chat, "u", version: tx, tx: tx))
+        }
+        join.change(Rows.chat(chat, "d", version: 3, tx: 4))
+        #expect(join.table.find(chat) == nil)
+        join.change(try #require(join.memberships.first))
+        #expect(join.table.find(chat) == nil && join.table.shadowCount == 0 && join.forgotten.count == 1)
+    }
+
+    @Test func `a large chat's membership is not read into the log`() {
+        let join = Transcript(largeChat: 5)
+        join.create(chat, Array(users.prefix(4)))
+        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 2)
+        _ = join.send(message)
+        join.nowMs += 250
+        join.answer(chat, metaVersion: 2, users)
+        #expect(join.memberships.isEmpty && join.send(message) != .done)
     }
 
     @Test func `a version that never was is not waited for once Postgres has answered`() {
@@ -182,10 +306,20 @@ private final class Transcript {
         let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 99)
         _ = join.send(message)
         join.nowMs += 300
-        #expect(join.task.question(nowNs: join.nowMs * 1_000_000) == .members(chat))
-        join.task.membersRead(chat, metaVersion: 1, members: [], table: &join.table)
+        join.answer(chat, metaVersion: 1, [])
+        #expect(join.send(message) == .waiting(.commit))
+        #expect(join.task.position.decision == .withoutVersion)
+        join.commit()
+        let committed = join.task.committed
         #expect(join.send(message) == .done)
         #expect(join.task.counts.accepted == 1 && join.deliveries.flatMap(\.to).count == 6)
+        #expect(join.task.position.decision == nil)
+
+        // A successor asks nobody.
+        let next = Transcript(committed: committed, replayEnd: 1)
+        for user in users { next.table.put(user, in: chat, role: .member) }
+        next.table.setChat(chat, metaVersion: 1)
+        #expect(next.send(message) == .done && next.task.counts.accepted == 1)
     }
 
     @Test func `what cannot be checked in time is refused, and the partition goes on`() {
@@ -197,8 +331,13 @@ private final class Transcript {
         #expect(join.send(message) != .done)
         join.nowMs += 1
         #expect(join.task.deadlineNs.map { $0 <= join.nowMs * 1_000_000 } == true)
+        #expect(join.send(message) == .waiting(.commit))
+        join.commit()
+        let committed = join.task.committed
         #expect(join.send(message) == .done)
         #expect(join.contains(#""code":"unavailable""#))
+        let next = Transcript(committed: committed, replayEnd: 1)
+        #expect(next.send(message) == .done && next.contains(#""code":"unavailable""#), "a successor refuses it too")
         #expect(join.send(IncomingMessage.text("b", from: users[0], in: chat)) == .done)
         #expect(join.task.counts.accepted == 1)
     }

@@ -153,7 +153,7 @@ func listed(_ table: borrowing MembershipTable, _ chat: MembershipTable.Chat) ->
         table.put(old, in: chat, role: .member)
         table.setChat(chat, metaVersion: 3)
         let before = plain(table)
-        table.setShadow(of: chat, metaVersion: 5, members: [(new, .admin)])
+        table.setShadow(ChatMembership(chat: chat, metaVersion: 5, members: [.init(new, .admin)]))
         #expect(table.memberCount == 1)
         var found = table.find(chat)!
         #expect(table.metaVersion(of: found) == 5)
@@ -186,7 +186,8 @@ func listed(_ table: borrowing MembershipTable, _ chat: MembershipTable.Chat) ->
                 table.put(user, in: chat, role: .member)
                 if keeps { model.chats[chat, default: .init()].members[user] = .member }
             }
-            if index % 3 == 0 { table.setShadow(of: chat, metaVersion: 9, members: [(users[index], .member)]) }
+            guard index % 3 == 0 else { continue }
+            table.setShadow(ChatMembership(chat: chat, metaVersion: 9, members: [.init(users[index], .member)]))
         }
         table.removeChats(ofPartition: 2, of: 4)
         #expect(plain(table) == model)

@@ -35,6 +35,29 @@ import Wire
         #expect(changed.notes.count == 1 && changed.notes[0].contains("chat.members"), "\(changed.notes)")
     }
 
+    @Test func `a commit's note tells what goes with its positions, and nothing of what does not matter`() {
+        let plain = Positions(incoming: 150, members: 12, signals: 34)
+        #expect(CommitNote.text(plain) == "members=12 signals=34")
+        for decision in [nil, JoinDecision.unavailable, .withoutVersion] {
+            for memberships: Int64 in [12, 15] {
+                var positions = plain
+                (positions.memberships, positions.decision) = (memberships, decision)
+                #expect(CommitNote.positions(incoming: 150, note: CommitNote.text(positions)) == positions)
+            }
+        }
+        for bad in ["members=12", "members=12 signals=34 decision=maybe", "members=-1 signals=2", "members signals"] {
+            #expect(CommitNote.positions(incoming: 150, note: bad) == nil)
+        }
+    }
+
+    @Test func `a decision goes with its position, and falls with it`() {
+        let note = "members=12 signals=34 memberships=99 decision=unavailable"
+        let point = decide((150, note), members: 12, signals: 34)
+        #expect(point.positions.decision == .unavailable)
+        #expect(point.positions.memberships == 50, "what is beyond the log's end is not waited for")
+        #expect(decide((99, note)).positions.decision == nil)
+    }
+
     @Test func `a position that was set by hand is taken, and told`() {
         let point = decide((120, ""), members: 12, signals: 34)
         #expect(point.positions == Positions(incoming: 120, members: 12, signals: 34))

@@ -29,8 +29,10 @@ enum Rows {
     ) -> [UInt8] {
         let (before, after) = op == "d" ? (row, "null") : ("null", row)
         let transaction = tx.map { "\($0)" } ?? "null"
+        // A snapshot is taken after what there was before it.
+        let lsn = tx ?? 1 << 40
         return [UInt8](
-            #"{"op":"\#(op)","before":\#(before),"after":\#(after),"source":{"table":"\#(table)","lsn":1,"txId":\#(transaction)\#(again ? #","again":true"# : "")},"ts_ms":1}"#
+            #"{"op":"\#(op)","before":\#(before),"after":\#(after),"source":{"table":"\#(table)","lsn":\#(lsn),"txId":\#(transaction)\#(again ? #","again":true"# : "")},"ts_ms":1}"#
                 .utf8)
     }
 }

@@ -62,6 +62,28 @@ private func message(_ extra: String) throws(JSONError) -> IncomingMessage {
         #expect(row.role == .admin && row.user == UserID(user)!)
     }
 
+    @Test func `a membership comes back from its envelope as it was written, and no part of one does`() throws {
+        let membership = ChatMembership(
+            chat: ChatID(chat)!, metaVersion: 7, members: [.init(UserID(user)!, .admin), .init(UserID(id)!, .member)])
+        var json = JSONWriter()
+        membership.write(to: &json)
+        let bytes = json.bytes
+        let envelope = try ChangeEnvelope(decoding: bytes.span)
+        let isMembership = envelope.table.equals(ChatMembership.table, in: bytes.span)
+        #expect(isMembership && envelope.operation == .read && envelope.transaction == nil)
+        let row = Array(bytes[envelope.row])
+        #expect(try ChatMembership(decoding: row.span) == membership)
+        for length in 0..<row.count {
+            #expect(throws: JSONError.self) { try ChatMembership(decoding: row.span.extracting(0..<length)) }
+        }
+        for bad in [
+            #"{"chat_id":"\#(chat)","meta_version":7}"#, #"{"chat_id":"\#(chat)","members":[]}"#,
+            #"{"meta_version":7,"members":[]}"#,
+            #"{"chat_id":"\#(chat)","meta_version":7,"members":[{"role":"admin"}]}"#,
+            #"{"chat_id":"\#(chat)","meta_version":7,"members":{}}"#,
+        ] { #expect(throws: JSONError.self) { try ChatMembership(decoding: bad.utf8.span) } }
+    }
+
     @Test func `a delivery names its recipients or its large chat`() throws {
         let listed = [UInt8](#"{"to":["\#(user)","\#(id)"],"event":{"type":"message"}}"#.utf8)
         let record = try DeliveryRecord(decoding: listed.span)

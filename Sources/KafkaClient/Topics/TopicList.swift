@@ -40,8 +40,8 @@ extension TopicPlan {
             {
               "name": "chat.members",
               "side": "chat",
-              "key": "{chat_id,user_id} or {chat_id}, in the partition of chat_id",
-              "written_by": "cdc",
+              "key": "{chat_id,user_id} or {chat_id}, in the partition of chat_id; {chat_id,table} for what the join has read itself",
+              "written_by": "cdc, and join while cdc is late",
               "about": "Changes of the tables members and chats.",
               "schema": "schemas/chat.members.schema.json",
               "configs": {

@@ -26,7 +26,7 @@ public struct MembershipSnapshot: Sendable {
     public let savedAtMs: Int64
 
     static let magic: UInt64 = 0x3130_4e49_4f4a_4e46  // "FNJOIN01"
-    static let version: UInt64 = 2
+    static let version: UInt64 = 3
     private static let headerWords = 15
 
     public enum Unusable: Error, Sendable, CustomStringConvertible {

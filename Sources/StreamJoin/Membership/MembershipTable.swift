@@ -11,8 +11,8 @@ public import Wire
 /// - above it, a hash set: such chats are never listed record by record, they are only asked about one member, and
 ///   keeping 100,000 members ordered would make the 100,001st cost a hundred microseconds.
 ///
-/// Beside the rows that the log has made, a chat can have a shadow: its membership as read from Postgres, used until
-/// the log has caught up with it. Shadows are not part of a checkpoint.
+/// Beside the rows that CDC's records have made, a chat can have a shadow: its whole membership as a join has read it from
+/// Postgres and written it to the log, used until CDC's records have come as far.
 ///
 /// For 10 M memberships of 1 M users in 1 M chats: members 4.0–4.9 bytes each, users 3.2–3.5, chats 4.0–4.3.
 public struct MembershipTable: ~Copyable {
@@ -99,13 +99,8 @@ public struct MembershipTable: ~Copyable {
         userIndex.reserve(users.count, users)
         for row in users.indices where users[row].references > 0 { userIndex.insert(row, of: users) }
         chatIndex.reserve(chats.count, chats)
-        for row in chats.indices where chats[row].state != .free && !chats[row].isShadow {
-            chatIndex.insert(row, of: chats)
-        }
-        for row in chats.indices where chats[row].state != .free && chats[row].isShadow {
-            memberCount += Int(chats[row].count)
-            clear(row)
-            freeRow(row)
+        for row in chats.indices where chats[row].state != .free {
+            if chats[row].isShadow { shadows[chats[row].id] = row } else { chatIndex.insert(row, of: chats) }
         }
     }
 
@@ -118,7 +113,7 @@ public struct MembershipTable: ~Copyable {
         return chatIndex.find(chat.uuid, in: chats).map { Chat(row: $0) }
     }
 
-    /// The chat as the log has made it.
+    /// The chat as CDC's records have made it.
     public func findLogged(_ chat: ChatID) -> Chat? {
         chatIndex.find(chat.uuid, in: chats).map { Chat(row: $0) }
     }
@@ -202,17 +197,15 @@ public struct MembershipTable: ~Copyable {
         freeIfEmpty(row)
     }
 
-    /// Lets the chat be joined against this membership until the log has reached its version.
-    public mutating func setShadow(
-        of chat: ChatID, metaVersion: Int64, members: [(user: UserID, role: MemberRow.Role)]
-    ) {
-        dropShadow(of: chat)
-        let row = newRow(ChatEntry(id: chat.uuid))
+    /// Lets the chat be joined against this membership until CDC's records have reached its version.
+    public mutating func setShadow(_ membership: ChatMembership) {
+        dropShadow(of: membership.chat)
+        let row = newRow(ChatEntry(id: membership.chat.uuid))
         chats[row].state = .present
         chats[row].isShadow = true
-        chats[row].version = metaVersion
-        shadows[chat.uuid] = row
-        for (user, role) in members { put(user, inRow: row, role: role) }
+        chats[row].version = membership.metaVersion
+        shadows[membership.chat.uuid] = row
+        for member in membership.members { put(member.user, inRow: row, role: member.role) }
         memberCount -= Int(chats[row].count)
     }
 
@@ -224,11 +217,7 @@ public struct MembershipTable: ~Copyable {
     }
 
     public var shadowCount: Int { shadows.count }
-
-    /// A task that begins anew knows nothing of what was asked before it.
-    mutating func dropShadows(ofPartition partition: Int32, of count: Int32) {
-        for chat in shadows.keys where chat.partition(count: count) == partition { dropShadow(of: ChatID(chat)) }
-    }
+    func hasShadow(_ chat: ChatID) -> Bool { shadows[chat.uuid] != nil }
 
     /// Forgets all chats of a partition that has gone to another process.
     public mutating func removeChats(ofPartition partition: Int32, of count: Int32) {

@@ -56,7 +56,7 @@ extension JoinWorker {
         for partition in kept {
             let changes = TopicPartition(names[.members], partition)
             let changesMarks = try reader.watermarks(changes)
-            let end: Int64
+            let (committedEnd, end): (Int64, Int64)
             if isOwn.contains(partition) {
                 let point = StartingPoint.decide(
                     committed[partition] ?? StartingPoint.Committed(),
@@ -66,11 +66,12 @@ extension JoinWorker {
                 let slot = try begin(partition, at: point, reader)
                 if point.mustCommit { unsaved.append(slot.mark) }
                 messages.append(try acceptedMessages(of: partition, reader))
-                end = point.positions.members
+                (committedEnd, end) = (point.positions.members, point.positions.memberships)
             } else {
-                end = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
+                committedEnd = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
+                end = committedEnd
             }
-            let known = keeps(partition, restored, committed: end, changesMarks, &dropped)
+            let known = keeps(partition, restored, committed: committedEnd, changesMarks, &dropped)
             let start = max(known, changesMarks.low)
             members.append(.init(partition: changes, start: start, end: end))
             if !isOwn.contains(partition) {
@@ -214,8 +215,12 @@ extension JoinWorker {
     private func retain() {
         let now = clock.wallMs
         for case let slot? in slots {
-            table.dropShadows(ofPartition: slot.partition, of: setup.chatPartitions)
-            checkpoints.retained[slot.partition] = .init(position: slot.task.position.members, atMs: now)
+            let positions = slot.task.position
+            if positions.isOne {
+                checkpoints.retained[slot.partition] = .init(position: positions.members, atMs: now)
+            } else {
+                table.removeChats(ofPartition: slot.partition, of: setup.chatPartitions)
+            }
         }
         for follower in followed.values {
             checkpoints.retained[follower.partition] = .init(position: follower.position, atMs: now)

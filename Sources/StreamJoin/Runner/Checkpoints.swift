@@ -39,6 +39,7 @@ extension JoinWorker {
     /// it. Mostly that is committed when the file is complete; whoever finds it ahead of the commit does not use that part.
     func saveCheckpointIfDue() {
         guard let path = checkpoints.path, checkpoints.hasChanged, !checkpoints.isWriting.isSet else { return }
+        guard slots.allSatisfy({ $0?.task.position.isOne ?? true }) else { return }
         let now = clock.monotonicNs
         if checkpoints.lastNs == 0 { checkpoints.lastNs = now }
         guard now &- checkpoints.lastNs >= UInt64(checkpoints.intervalMs) * 1_000_000 else { return }

@@ -69,20 +69,33 @@ extension JoinWorker {
     }
 }
 
-/// The note on a committed position of `chat.incoming`: `members=12 signals=34`.
+/// The note on a committed position of `chat.incoming`: `members=12 signals=34`, and where they are of use
+/// `memberships=15` and `decision=unavailable`.
 enum CommitNote {
     static func text(_ positions: Positions) -> String {
-        "members=\(positions.members) signals=\(positions.signals)"
+        var text = "members=\(positions.members) signals=\(positions.signals)"
+        if positions.memberships != positions.members { text += " memberships=\(positions.memberships)" }
+        if let decision = positions.decision { text += " decision=\(decision.rawValue)" }
+        return text
     }
 
     static func positions(incoming: Int64, note: String) -> Positions? {
         var values: [Substring: Int64] = [:]
+        var decision: JoinDecision?
         for part in note.split(separator: " ") {
             let pair = part.split(separator: "=", maxSplits: 1)
-            guard pair.count == 2, let value = Int64(pair[1]), value >= 0 else { return nil }
-            values[pair[0]] = value
+            guard pair.count == 2 else { return nil }
+            if pair[0] == "decision" {
+                decision = JoinDecision(rawValue: String(pair[1]))
+                if decision == nil { return nil }
+            } else {
+                guard let value = Int64(pair[1]), value >= 0 else { return nil }
+                values[pair[0]] = value
+            }
         }
         guard let members = values["members"], let signals = values["signals"] else { return nil }
-        return Positions(incoming: incoming, members: members, signals: signals)
+        return Positions(
+            incoming: incoming, members: members, signals: signals, memberships: values["memberships"],
+            decision: decision)
     }
 }

@@ -84,7 +84,7 @@ final class JoinWorker {
         }
         outputs = try [
             producer.patientTopic(names[.messages]), producer.topic(names[.deliveries]),
-            producer.topic(names[.rejected]),
+            producer.topic(names[.rejected]), producer.topic(names[.members]),
         ]
         settings = try TopicSettings(configuration.kafka, names, producer: producing)
         var limits = configuration.limits
@@ -315,7 +315,7 @@ final class JoinWorker {
                 headers.append("src", bytes.span.extracting(source))
             }
             let key = record.key.isEmpty ? nil : bytes.span.extracting(record.key)
-            let value = bytes.span.extracting(record.value)
+            let value: Span<UInt8>? = if let range = record.value { bytes.span.extracting(range) } else { nil }
             let tag = progress.tag()
             while try producer.produce(
                 outputs[Int(record.target.rawValue)], partition: record.partition, key: key, value: value,
@@ -419,11 +419,16 @@ final class JoinWorker {
         // By now the partition may be another process's.
         guard let slot = slots[Int(answer.partition)], slot.life == answer.life else { return }
         switch (answer.question, answer.content) {
-        case (.members(let chat), .members(let version, let members)):
-            slot.task.membersRead(chat, metaVersion: version, members: members, table: &table)
+        case (.members, .members(let membership)):
+            slot.task.membersRead(membership, table: table, output: &output)
+            touch(slot)
+            try write()
             log.info(
                 "the log is late, members read from Postgres",
-                ["chat": "\(chat)", "meta_version": .init(version), "members": .init(members.count)])
+                [
+                    "chat": "\(membership.chat)", "meta_version": .init(membership.metaVersion),
+                    "members": .init(membership.members.count),
+                ])
         case (.original(let seq), .original(let original)): slot.task.originalRead(seq: seq, original)
         default: slot.task.questionFailed(answer.question, nowNs: loop.monotonicNs)
         }

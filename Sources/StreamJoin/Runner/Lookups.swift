@@ -6,7 +6,7 @@ import Wire
 
 struct LookupAnswer: Sendable {
     enum Content: Sendable {
-        case members(metaVersion: Int64, [(user: UserID, role: MemberRow.Role)])
+        case members(ChatMembership)
         case original(Original)
     }
 
@@ -94,16 +94,15 @@ final class Lookups: Sendable {
             }
             guard var connection = handles.postgres.take() else { return nil }
             let rows = try connection.query(Self.query, [.id(chat)])
-            var version: Int64 = 0
-            var members: [(user: UserID, role: MemberRow.Role)] = []
+            var membership = ChatMembership(chat: chat, metaVersion: 0, members: [])
             for row in 0..<rows.rowCount {
-                version = rows.int(row, 0) ?? 0
+                membership.metaVersion = rows.int(row, 0) ?? 0
                 guard let user: UserID = rows.id(row, 1) else { continue }
-                members.append((user, rows.text(row, 2) == "admin" ? .admin : .member))
+                membership.members.append(.init(user, rows.text(row, 2) == "admin" ? .admin : .member))
             }
             // After an error it is dropped instead, and the next question makes another.
             handles.postgres = consume connection
-            return .members(metaVersion: version, members)
+            return .members(membership)
         }
     }
 

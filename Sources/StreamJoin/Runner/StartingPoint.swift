@@ -50,6 +50,7 @@ struct StartingPoint: Equatable {
             point.notes.append(
                 "position \(point.positions.incoming) of chat.incoming is not in the log; starting at its beginning")
             point.positions.incoming = incoming.low
+            point.positions.decision = nil
             point.mustCommit = true
         }
         // Records up to a position beyond the end would be taken for known ones.
@@ -58,6 +59,7 @@ struct StartingPoint: Equatable {
             point.positions.members = members.high
             point.mustCommit = true
         }
+        if point.positions.memberships > members.high { point.positions.memberships = members.high }
         if point.positions.signals > signals.high {
             point.positions.signals = signals.high
             point.mustCommit = true

@@ -4,14 +4,15 @@ import Wire
 ///
 /// An event is written once (`event`); each record of `chat.deliveries` is its recipients and a copy of those bytes.
 public struct JoinOutput: Sendable {
-    public enum Target: UInt8, Sendable { case messages, deliveries, rejected }
+    public enum Target: UInt8, Sendable { case messages, deliveries, rejected, members }
 
     public struct Record: Sendable {
         public let target: Target
         public let partition: Int32
         /// Where the key stands; empty for records without one.
         public let key: Range<Int>
-        public let value: Range<Int>
+        /// `nil`: a tombstone.
+        public let value: Range<Int>?
         /// Where the value of header `src` stands: the same for all records of one source record.
         public let source: Range<Int>
     }
@@ -44,7 +45,7 @@ public struct JoinOutput: Sendable {
 
     /// The size of the largest record since then, with its key.
     func largest(since mark: Mark) -> Int {
-        records[mark.records...].reduce(0) { max($0, $1.key.count + $1.value.count) }
+        records[mark.records...].reduce(0) { max($0, $1.key.count + ($1.value?.count ?? 0)) }
     }
 
     mutating func takeBack(to mark: Mark) {
@@ -82,6 +83,29 @@ public struct JoinOutput: Sendable {
             Record(
                 target: target, partition: partition, key: target == .deliveries ? 0..<0 : key,
                 value: start..<json.bytes.count, source: source))
+    }
+
+    // MARK: Memberships
+
+    /// A chat's membership as read from Postgres, for this task itself and its successors.
+    mutating func write(_ membership: ChatMembership, partition: Int32) {
+        setMembershipKey(membership.chat)
+        beginRecord()
+        membership.write(to: &json)
+        endRecord(.members, partition: partition)
+    }
+
+    /// The tombstone of such a record.
+    mutating func forgetMembership(of chat: ChatID, partition: Int32) {
+        setMembershipKey(chat)
+        records.append(Record(target: .members, partition: partition, key: key, value: nil, source: source))
+    }
+
+    private mutating func setMembershipKey(_ chat: ChatID) {
+        let start = json.bytes.count
+        json.beginValue()
+        ChatMembership.writeKey(of: chat, to: &json)
+        key = start..<json.bytes.count
     }
 
     // MARK: Deliveries

@@ -1,14 +1,27 @@
 public import Wire
 
-/// The next offset to read of each topic of a partition.
+/// The next offset to read of each topic of a partition, and what goes with them: all that a task has used and the log
+/// below these offsets does not tell.
 public struct Positions: Equatable, Sendable {
     public var incoming: Int64
     public var members: Int64
     public var signals: Int64
+    /// How far the whole memberships in `chat.members` have been taken: at `members` or beyond, since changes wait for the
+    /// end of their transaction and these do not.
+    public var memberships: Int64
+    /// What has been decided about the message at `incoming`.
+    public var decision: JoinDecision?
 
-    public init(incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0) {
+    public init(
+        incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0, memberships: Int64? = nil,
+        decision: JoinDecision? = nil
+    ) {
         (self.incoming, self.members, self.signals) = (incoming, members, signals)
+        (self.memberships, self.decision) = (memberships ?? members, decision)
     }
+
+    /// Whether the table is as of one position. Else it has memberships from beyond changes that still wait.
+    var isOne: Bool { memberships == members }
 }
 
 /// What all tasks of a process have in common.

@@ -14,6 +14,8 @@ public import Wire
 /// accepted for some of its recipients and refused for others. Therefore
 /// - a message is never joined against a change of its chat's membership that is not committed (it waits for the
 ///   commit, a few ms after the change and mostly over before a message comes);
+/// - what Postgres or the clock has said is put where a successor finds it before it is used: a membership into the
+///   log, a decision beside the committed positions;
 /// - the messages that a predecessor may have joined are joined against the membership as of the commit: until
 ///   `replayEnd`, or until one must wait for a newer membership (there the predecessor must have waited as well), no
 ///   change is applied (`isReplaying`);
@@ -28,10 +30,27 @@ public struct JoinTask: Sendable {
     private var replayEnd: Int64
     private var changes = MembershipChanges()
     var recent: RecentMessages
-    /// Chats whose membership has changed since the commit, with the position behind the change.
-    private var changed: [ChatID: Int64] = [:]
+    /// Chats whose membership has changed since the commit.
+    private var changed: [ChatID: Change] = [:]
+    private var decided: Decided?
     var waiting: Waiting?
     public private(set) var counts = JoinCounts()
+
+    /// The positions behind the last changes of a chat's rows, and behind the last membership read from Postgres.
+    private struct Change: Sendable {
+        var members: Int64 = 0
+        var memberships: Int64 = 0
+
+        func isCovered(by positions: Positions) -> Bool {
+            members <= positions.members && memberships <= positions.memberships
+        }
+    }
+
+    private struct Decided: Sendable {
+        let offset: Int64
+        let decision: JoinDecision
+        var isCommitted = false
+    }
 
     struct Waiting: Sendable {
         let offset: Int64
@@ -55,6 +74,7 @@ public struct JoinTask: Sendable {
         self.next = committed
         self.committed = committed
         self.replayEnd = min(replayEnd, committed.incoming + Int64(setup.limits.uncommittedMax))
+        decided = committed.decision.map { Decided(offset: committed.incoming, decision: $0, isCommitted: true) }
         recent = RecentMessages(capacity: setup.limits.recentMessages)
     }
 
@@ -67,11 +87,15 @@ public struct JoinTask: Sendable {
             message.id, chat: message.chat, from: message.from, seq: message.seq, ts: message.ts, kind: message.kind)
     }
 
-    /// A record of `chat.members` below `committed.members`: it changes the table and nobody is told.
+    /// A record of `chat.members` below `committed.memberships`: it changes the table and nobody is told.
     public mutating func restore(
         key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, into table: inout MembershipTable
     ) {
-        changes.restore(key: key, value: value, offset: offset, into: &table)
+        if offset < committed.members {
+            changes.restore(key: key, value: value, offset: offset, into: &table)
+        } else {
+            changes.restoreMembership(value, into: &table)
+        }
     }
 
     /// There is nothing more to restore. What still waits for its transaction's end was applied by the task that has
@@ -92,6 +116,7 @@ public struct JoinTask: Sendable {
         precondition(!isReplaying, "membership stands still during a replay")
         guard offset >= next.members else { return }
         next.members = offset + 1
+        next.memberships = max(next.memberships, offset + 1)
         do throws(JSONError) {
             try changes.receive(key: key, value: value, offset: offset)
         } catch {
@@ -112,22 +137,53 @@ public struct JoinTask: Sendable {
     private mutating func apply(
         _ change: MembershipChanges.Change, offset: Int64, table: inout MembershipTable, output: inout JoinOutput
     ) {
-        counts.changes += 1
-        guard case .member(let member, let metaVersion) = change else {
+        switch change {
+        case .member(let member, let metaVersion):
+            counts.changes += 1
+            apply(change, of: member, metaVersion: metaVersion, offset: offset, table: &table, output: &output)
+        case .chat(let chat, let version, _):
+            counts.changes += 1
             // A version alone decides whether a message must wait, and so where a replay ends.
-            switch change {
-            case .chat(let chat, let version, _):
-                let known = table.findLogged(chat).map { table.metaVersion(of: $0) }
-                if known != version { changed[chat] = offset + 1 }
-            case .chatDeleted(let chat): changed[chat] = offset + 1
-            case .member: break
+            let isNew = table.findLogged(chat).map { table.metaVersion(of: $0) } != version
+            applyRow(change, of: chat, isNew: isNew, offset: offset, table: &table, output: &output)
+        case .chatDeleted(let chat):
+            counts.changes += 1
+            applyRow(change, of: chat, isNew: true, offset: offset, table: &table, output: &output)
+        case .membership(let membership, let isOver):
+            let chat = membership.chat
+            if !isOver, membership.metaVersion > table.find(chat).map({ table.metaVersion(of: $0) }) ?? 0 {
+                changed[chat, default: Change()].memberships = offset + 1
+                change.apply(to: &table)
+            } else if !table.hasShadow(chat) {
+                // It came too late to be of use.
+                output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+                output.forgetMembership(of: chat, partition: partition)
             }
-            return change.apply(to: &table)
         }
+    }
+
+    /// A row of table `chats`. When it ends the use of a membership read from Postgres, the log need not keep that.
+    private mutating func applyRow(
+        _ change: MembershipChanges.Change, of chat: ChatID, isNew: Bool, offset: Int64,
+        table: inout MembershipTable, output: inout JoinOutput
+    ) {
+        let hadShadow = table.hasShadow(chat)
+        change.apply(to: &table)
+        let isCaughtUp = hadShadow && !table.hasShadow(chat)
+        if isNew || isCaughtUp { changed[chat, default: Change()].members = offset + 1 }
+        guard isCaughtUp else { return }
+        output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+        output.forgetMembership(of: chat, partition: partition)
+    }
+
+    private mutating func apply(
+        _ change: MembershipChanges.Change, of member: MembershipChanges.Member, metaVersion: Int64?, offset: Int64,
+        table: inout MembershipTable, output: inout JoinOutput
+    ) {
         let chat = table.findLogged(member.chat)
         let before = chat.flatMap { table.member(member.user, of: $0)?.role }
         guard before != member.role else { return }
-        changed[member.chat] = offset + 1
+        changed[member.chat, default: Change()].members = offset + 1
         if member.origin == .firstSnapshot { return change.apply(to: &table) }
         let event = MembershipEvent(
             chat: member.chat, user: member.user,
@@ -143,15 +199,19 @@ public struct JoinTask: Sendable {
         counts.memberEvents += 1
     }
 
-    /// What is to be committed for `chat.members` at this moment.
+    /// What is to be committed at this moment.
     public var position: Positions {
         Positions(
-            incoming: next.incoming, members: changes.position(next: next.members), signals: next.signals)
+            incoming: next.incoming, members: changes.position(next: next.members), signals: next.signals,
+            memberships: next.memberships, decision: decided?.decision)
     }
 
     public mutating func commitSucceeded(_ positions: Positions) {
         committed = positions
-        if !changed.isEmpty { changed = changed.filter { $0.value > positions.members } }
+        if !changed.isEmpty { changed = changed.filter { !$0.value.isCovered(by: positions) } }
+        if let decided, positions.incoming == decided.offset, positions.decision == decided.decision {
+            self.decided?.isCommitted = true
+        }
     }
 
     /// Whether a message of some chat may have to wait until the change of its membership is committed.
@@ -206,15 +266,21 @@ public struct JoinTask: Sendable {
 
     private enum Verdict { case accept(MembershipTable.Chat), refuse(Rejection), wait(JoinWait) }
 
-    private func check(
+    private mutating func check(
         _ message: IncomingMessage, offset: Int64, nowNs: UInt64, table: borrowing MembershipTable
     ) -> Verdict {
         let waiting = self.waiting?.offset == offset ? self.waiting : nil
+        let decided = self.decided?.offset == offset ? self.decided : nil
+        if let decided {
+            guard decided.isCommitted else { return .wait(.commit) }
+            if decided.decision == .unavailable { return .refuse(.unavailable) }
+        }
         let chat = table.find(message.chat)
-        let wanted = min(message.metaVersion, waiting?.existing ?? .max)
-        if wanted > 0, wanted > chat.map({ table.metaVersion(of: $0) }) ?? 0 {
-            return hasWaitedTooLong(waiting, nowNs)
-                ? .refuse(.unavailable) : .wait(.membership(message.chat, metaVersion: message.metaVersion))
+        let version = chat.map { table.metaVersion(of: $0) } ?? 0
+        if message.metaVersion > version, decided == nil {
+            if let existing = waiting?.existing, existing <= version { return decide(.withoutVersion, offset) }
+            let reason = JoinWait.membership(message.chat, metaVersion: message.metaVersion)
+            return isOver(reason, waiting, nowNs) ? decide(.unavailable, offset) : .wait(reason)
         }
         if !changed.isEmpty, changed[message.chat] != nil { return .wait(.commit) }
         guard let chat, let sender = table.member(message.from, of: chat) else { return .refuse(.notMember) }
@@ -228,12 +294,21 @@ public struct JoinTask: Sendable {
             if let read = waiting?.original {
                 original = read
             } else {
-                return hasWaitedTooLong(waiting, nowNs) ? .refuse(.unavailable) : .wait(.original(seq: target))
+                // In a replay a predecessor may have found it in time, and accepted the message.
+                let isOver = !isReplaying && isOver(.original(seq: target), waiting, nowNs)
+                return isOver ? decide(.unavailable, offset) : .wait(.original(seq: target))
             }
         }
         guard case .message(message.chat, let author) = original else { return .refuse(.unknownMessage) }
         let isAllowed = author == message.from || message.kind == .delete && sender.role == .admin
         return isAllowed ? .accept(chat) : .refuse(.notAllowed)
+    }
+
+    private mutating func decide(_ decision: JoinDecision, _ offset: Int64) -> Verdict {
+        // The position says which message it is about; between it and the last one there may be nothing.
+        next.incoming = offset
+        decided = Decided(offset: offset, decision: decision)
+        return .wait(.commit)
     }
 
     /// False when a record would be larger than the log takes: nothing is written of it then. Which messages these are
@@ -274,6 +349,7 @@ public struct JoinTask: Sendable {
 
     private mutating func done(_ offset: Int64, _ nowNs: UInt64) -> JoinStep {
         next.incoming = offset + 1
+        decided = nil
         if let waiting {
             counts.waited(nowNs &- waiting.sinceNs, for: waiting.reason)
             self.waiting = nil
@@ -301,8 +377,9 @@ public struct JoinTask: Sendable {
         return .waiting(reason)
     }
 
-    private func hasWaitedTooLong(_ waiting: Waiting?, _ nowNs: UInt64) -> Bool {
-        guard let waiting else { return false }
+    /// Whether a message has waited for this as long as it may.
+    private func isOver(_ reason: JoinWait, _ waiting: Waiting?, _ nowNs: UInt64) -> Bool {
+        guard let waiting, waiting.reason == reason else { return false }
         return nowNs &- waiting.sinceNs >= UInt64(setup.limits.holdMaxMs) * 1_000_000
     }
 

@@ -10,6 +10,15 @@ public enum JoinWait: Equatable, Sendable {
     case original(seq: Int64)
 }
 
+/// How the waiting of a message ends other than by the log. It hangs on what Postgres answers and on the clock, which a
+/// successor would find otherwise, so it is committed before it is acted on.
+public enum JoinDecision: String, Equatable, Sendable {
+    /// The version that its sender claims to have seen is not to be had: it is joined with what there is.
+    case withoutVersion = "without-version"
+    /// Its time is over.
+    case unavailable
+}
+
 public enum JoinStep: Equatable, Sendable {
     case done
     case waiting(JoinWait)
@@ -50,24 +59,25 @@ extension JoinTask {
 
     public var wait: JoinWait? { waiting?.reason }
 
-    /// The membership as Postgres has it. The chat is joined against it until the log has caught up.
+    /// The membership as Postgres has it. It is written to `chat.members`, and used when it has come back from there: a
+    /// successor, who would find another in Postgres, joins the same messages with the same.
     ///
-    /// A large chat is not: its messages reach those who have been told that they are in it, and that is told from the
-    /// log, in its order. Such a message goes on waiting for the log.
+    /// That of a large chat is not: its messages reach those who have been told that they are in it, and that is told from
+    /// the rows, in the order of the log. Such a message goes on waiting for these.
     ///
     /// That Postgres has nothing as new as the sender claims to have seen settles it too: such a version is gone or never
     /// was. A chat that Postgres does not know has version 0 and no members.
     public mutating func membersRead(
-        _ chat: ChatID, metaVersion: Int64, members: [(user: UserID, role: MemberRow.Role)],
-        table: inout MembershipTable
+        _ membership: ChatMembership, table: borrowing MembershipTable, output: inout JoinOutput
     ) {
-        let known = table.find(chat).map { table.metaVersion(of: $0) } ?? 0
-        if metaVersion > known, members.count <= setup.limits.largeChat {
-            table.setShadow(of: chat, metaVersion: metaVersion, members: members)
-        }
-        if case .membership(chat, let wanted) = waiting?.reason, metaVersion < wanted {
-            waiting?.existing = metaVersion
-        }
+        guard let waiting, case .membership(membership.chat, let wanted) = waiting.reason else { return }
+        if membership.metaVersion < wanted { self.waiting?.existing = membership.metaVersion }
+        let known = table.find(membership.chat).map { table.metaVersion(of: $0) } ?? 0
+        guard membership.metaVersion > known, membership.members.count <= setup.limits.largeChat else { return }
+        let mark = output.mark
+        output.begin(topic: setup.incomingTopic, partition: partition, offset: waiting.offset)
+        output.write(membership, partition: partition)
+        if output.largest(since: mark) > setup.limits.recordBytesMax { output.takeBack(to: mark) }
     }
 
     public mutating func originalRead(seq: Int64, _ original: Original) {

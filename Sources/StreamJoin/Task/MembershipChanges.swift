@@ -9,13 +9,16 @@ import Wire
 /// - one not above it: CDC has started again and repeats what it had written before. The change is dropped; else a
 ///   removed user would be a member again until the repeat of the removal.
 /// When the transaction ends without such a row (it was compacted away, or there is no trigger) the change is applied
-/// as it is. Rows of a snapshot, and changes of chats whose row is not known, wait for nothing.
+/// as it is; but not if what follows is of an earlier transaction, for then CDC has died in the middle of this one and
+/// will write it whole. Rows of a snapshot, and changes of chats whose row is not known, wait for nothing.
 ///
 /// Rows that a snapshot has read again, of a topic that had records before, may differ from them with no other record of
 /// the change. They are told as any change is, or those concerned would not learn of it; those of a first snapshot are not.
 ///
 /// Changes leave in the order of the log, always: an event names the offset of its change as its source, and readers
-/// drop what is not above the last offset they have seen of a source.
+/// drop what is not above the last offset they have seen of a source. A whole membership that the join itself has written
+/// tells nobody anything and may stand in the middle of a transaction, or behind one whose end CDC still owes: it leaves
+/// at once.
 struct MembershipChanges: Sendable {
     struct Member: Equatable, Sendable {
         var chat: ChatID
@@ -37,6 +40,8 @@ struct MembershipChanges: Sendable {
         /// `isExact`: the version is to be taken as it is, even if it is below the table's.
         case chat(ChatID, metaVersion: Int64, isExact: Bool)
         case chatDeleted(ChatID)
+        /// `isOver`: the chat has come as far and been deleted since, so that no row of it will end the use of this.
+        case membership(ChatMembership, isOver: Bool)
     }
 
     enum Step: Equatable, Sendable {
@@ -56,12 +61,19 @@ struct MembershipChanges: Sendable {
     private struct Entry: Sendable {
         var offset: Int64
         var transaction: Int64?
+        /// Where the transaction stands among all.
+        var lsn: Int64?
         var content: Content
     }
 
     /// A transaction with more changes than this is applied as it comes.
     static let waitingMax = 262_144
 
+    private var membership: (ChatMembership, offset: Int64)?
+    /// The last chats that were deleted, with their versions.
+    private var deleted: [(chat: ChatID, version: Int64)] = []
+    /// A membership comes back from the log some milliseconds after Postgres was asked: so long a deletion must be known.
+    private static let deletedMax = 64
     private var waiting: [Entry] = []
     private var first = 0
     /// The versions that wait behind changes, by chat: the highest, how many, and of which transaction.
@@ -96,20 +108,31 @@ struct MembershipChanges: Sendable {
             content =
                 isDeletion
                 ? .chatDeleted(chat.chat) : .chat(chat.chat, max(0, chat.metaVersion), isSnapshot: isSnapshot)
+        } else if envelope.table.equals(ChatMembership.table, in: value) {
+            membership = (try ChatMembership(decoding: row), offset)
+            return
         } else {
             return
         }
-        push(Entry(offset: offset, transaction: envelope.transaction, content: content))
+        push(Entry(offset: offset, transaction: envelope.transaction, lsn: envelope.lsn, content: content))
     }
 
     /// The next step, if one can be taken now.
     /// - Parameter isComplete: nothing that belongs to what waits will follow.
     mutating func next(_ table: borrowing MembershipTable, isComplete: Bool = false) -> Step? {
+        if let (membership, offset) = membership {
+            self.membership = nil
+            return .apply(change(membership), offset: offset)
+        }
         guard first < waiting.count else { return nil }
         let entry = waiting[first]
         switch entry.content {
         case .chatDeleted(let chat):
             pop()
+            if let known = table.findLogged(chat) {
+                if deleted.count == Self.deletedMax { deleted.removeFirst() }
+                deleted.append((chat, table.metaVersion(of: known)))
+            }
             return .apply(.chatDeleted(chat), offset: entry.offset)
         case .chat(let chat, let version, let isSnapshot):
             pop()
@@ -132,12 +155,22 @@ struct MembershipChanges: Sendable {
                         ? .apply(.member(member, metaVersion: version), offset: entry.offset)
                         : .repeated
                 }
-                let isLast = waiting[waiting.count - 1].transaction == entry.transaction
-                if isLast, !isComplete, waiting.count - first <= Self.waitingMax { return nil }
+                let last = waiting[waiting.count - 1]
+                if last.transaction == entry.transaction {
+                    if !isComplete, waiting.count - first <= Self.waitingMax { return nil }
+                } else if let lsn = entry.lsn, let next = last.lsn, next < lsn {
+                    pop()
+                    return .repeated
+                }
             }
             pop()
             return .apply(.member(member, metaVersion: nil), offset: entry.offset)
         }
+    }
+
+    func change(_ membership: ChatMembership) -> Change {
+        let isOver = deleted.contains { $0.chat == membership.chat && $0.version >= membership.metaVersion }
+        return .membership(membership, isOver: isOver)
     }
 
     private mutating func push(_ entry: Entry) {
@@ -174,14 +207,17 @@ struct MembershipChanges: Sendable {
         try reader.beginObject()
         while let name = try reader.nextField() {
             if name.equals("user_id", in: key) { hasUser = true }
+            // Behind a membership: the rows of its chat, which say so, were there before it.
+            if name.equals("table", in: key) { return nil }
             try reader.skipValue()
         }
         try reader.finish()
         guard hasUser else {
-            return Entry(offset: offset, transaction: nil, content: .chatDeleted(try ChatRow(decoding: key).chat))
+            return Entry(
+                offset: offset, transaction: nil, lsn: nil, content: .chatDeleted(try ChatRow(decoding: key).chat))
         }
         let row = try MemberRow(decoding: key)
         let member = Member(chat: row.chat, user: row.user, role: nil, origin: .stream)
-        return Entry(offset: offset, transaction: nil, content: .member(member, mayBeUnchanged: false))
+        return Entry(offset: offset, transaction: nil, lsn: nil, content: .member(member, mayBeUnchanged: false))
     }
 }

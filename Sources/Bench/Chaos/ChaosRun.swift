@@ -111,10 +111,11 @@ public final class ChaosRun {
 
     private func strike(_ round: Int) {
         _ = wait(upToMs: .random(in: 300...1500, using: &generator)) { false }
-        let victims = Victims(parent: options.up).processes().filter { !options.spared.contains($0.name) }
-        guard let victim = victims.randomElement(using: &generator) else {
-            return violate("fanout up has no children any more")
-        }
+        let children = Victims(parent: options.up).processes()
+        guard !children.isEmpty else { return violate("fanout up has no children any more") }
+        // Those that are not spared may all be dead at the moment.
+        let victims = children.filter { !options.spared.contains($0.name) }
+        guard let victim = victims.randomElement(using: &generator) else { return }
         let blow = Blow.random(against: victim, using: &generator)
         switch blow {
         case .cutDevices: for device in devices where Bool.random(using: &generator) { device.cut() }

@@ -70,8 +70,9 @@ extension ChatLoop {
     func note(_ change: MembershipChange, for session: Session) {
         // A chat may have grown large, or shrunk, or be a large one that the user has joined or left.
         session.isLargeChatsStale = true
-        guard var known = session.busy?.standings[change.chat] else { return }
-        known.metaVersion = max(change.metaVersion, known.metaVersion)
+        // Events come behind what Postgres has answered since: a removal that was undone again is no news.
+        guard var known = session.busy?.standings[change.chat], change.metaVersion >= known.metaVersion else { return }
+        known.metaVersion = change.metaVersion
         if change.user == session.user { known.isMember = change.isMember }
         session.extras.standings[change.chat] = known
     }

@@ -204,6 +204,31 @@ import Wire
         #expect(ben.frames("error")[0].contains("not_member"))
     }
 
+    @Test func `who was removed and is a member again is not refused for the removal that is heard of late`() throws {
+        let place = try Place()
+        let bench = place.bench
+        let worker = try bench.worker()
+        let chat = try place.chat(#"{"kind":"group","members":["\#(place.ben)"]}"#, as: place.anna)
+        let ben = try bench.device(place.ben)
+        try bench.wait("live") { ben.frames("caught_up").count == 1 }
+        func send(_ version: Int) {
+            ben.send(
+                #"{"type":"send","id":"\#(MessageID.random())","chat":"\#(chat)","text":"x","meta_version":\#(version)}"#
+            )
+        }
+        #expect(try place.call("DELETE", "/v1/chats/\(chat)/members/\(place.ben)", as: place.anna).status < 300)
+        #expect(try place.call("PUT", "/v1/chats/\(chat)/members/\(place.ben)", as: place.anna).status < 300)
+        send(3)
+        try bench.wait("sent, as Postgres knows") { ben.frames("sent").count == 1 }
+        worker.push(
+            #"{"type":"member","chat":"\#(chat)","user":"\#(place.ben)","change":"removed","meta_version":2}"#,
+            offset: 300, kind: .member, to: [place.ben])
+        try bench.wait("told") { ben.frames("member").count == 1 }
+        send(3)
+        try bench.wait("answered") { ben.frames("sent").count + ben.frames("error").count == 2 }
+        #expect(ben.frames("error") == [])
+    }
+
     @Test func `an edit and a deletion go to the log as such; the join knows whose message it is`() throws {
         let place = try Place()
         let bench = place.bench

@@ -1,6 +1,6 @@
-/// DescribeGroups (15), versions 0–5. A group that does not exist is described as dead.
+/// DescribeGroups (15), versions 0–6. A group that does not exist is described as dead, and from version 6 on with an error.
 struct DescribeGroupsRequest: Request {
-    static let api = API(15, "DescribeGroups", 0...5, flexibleFrom: 5)
+    static let api = API(15, "DescribeGroups", 0...6, flexibleFrom: 5)
 
     let groups: [String]
     let asksForOperations: Bool
@@ -17,7 +17,9 @@ struct DescribeGroupsRequest: Request {
             writer.array(groups) { writer, id in
                 let group = broker.groups.coordinator.groups[id]
                 let isStable = group?.state == .stable
-                writer.error(.none)
+                let isMissing = version >= 6 && group == nil
+                writer.error(isMissing ? .groupIDNotFound : .none)
+                if version >= 6 { writer.nullableString(isMissing ? "group \(id) is not known" : nil) }
                 writer.string(id)
                 writer.string(group?.state.rawValue ?? "Dead")
                 writer.string(group?.protocolType ?? "")
@@ -32,7 +34,8 @@ struct DescribeGroupsRequest: Request {
                     writer.noTags()
                 }
                 if version >= 3 {
-                    writer.int32(asksForOperations ? AuthorizedOperations.group : AuthorizedOperations.notRequested)
+                    let isTold = asksForOperations && !isMissing
+                    writer.int32(isTold ? AuthorizedOperations.group : AuthorizedOperations.notRequested)
                 }
                 writer.noTags()
             }

@@ -452,6 +452,7 @@ public class JavaClients {
         expectEqual(admin.listConsumerGroupOffsets(Map.of(group, spec)).partitionsToOffsetAndMetadata(group).get().get(gone), null);
         String none = unique("group");
         expectFailure(admin.deleteConsumerGroupOffsets(none, Set.of(gone)).all(), GroupIdNotFoundException.class);
+        expectFailure(admin.describeConsumerGroups(List.of(none)).all(), GroupIdNotFoundException.class);
         expectEqual(admin.listConsumerGroupOffsets(none).partitionsToOffsetAndMetadata().get(), Map.of());
         try (var consumer = consumer(group)) {
             expectEqual(consumer.committed(Set.copyOf(partitions(topic, 3))).get(new TopicPartition(topic, 1)).offset(), 8L);

@@ -155,13 +155,7 @@ final class CommitQueue {
 
     /// Does not wait for the disk: readers see what the kernel has.
     private func acknowledge() {
-        let completions = gathering.completions
-        gathering.completions = []
-        for log in gathering.logs {
-            log.commit(log.end)
-            onCommit(log)
-        }
-        for completion in completions { completion(nil) }
+        acknowledgeGathered()
         guard case .interval(let ms) = fsync else { return send() }
         // At more than the backlog's size an interval, the disk is brought up to date more often.
         if isBacklogged { send() }
@@ -169,8 +163,24 @@ final class CommitQueue {
         isIntervalScheduled = true
         loop.schedule(afterMs: ms) { [weak self] in
             self?.isIntervalScheduled = false
-            self?.send()
+            self?.acknowledgeAndSend()
         }
+    }
+
+    private func acknowledgeGathered() {
+        let completions = gathering.completions
+        gathering.completions = []
+        for log in gathering.logs {
+            log.commit(log.end)
+            onCommit(log)
+        }
+        for completion in completions { completion(nil) }
+    }
+
+    /// Between a request and the end of its tick: what goes to the disk now is not to be waited for.
+    private func acknowledgeAndSend() {
+        acknowledgeGathered()
+        send()
     }
 
     /// Whether the loop may wait for the disk itself.
@@ -252,7 +262,7 @@ final class CommitQueue {
         }
         switch fsync {
         case .always, .group: if !gathering.isEmpty { scheduleFlush() }
-        case .never, .interval: if isSendDue { send() }
+        case .never, .interval: if isSendDue { acknowledgeAndSend() }
         }
     }
 

@@ -115,7 +115,7 @@ import Testing
         #expect(try #require(latest(reader)) >= 4)
     }
 
-    @Test(arguments: ["never"])
+    @Test(arguments: ["interval:1", "never"])
     func `what does not wait for the disk is answered before`(fsync: String) throws {
         let gated = try Gated(fsync)
         try gated.makeTopic()

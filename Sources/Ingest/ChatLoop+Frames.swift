@@ -52,9 +52,10 @@ extension ChatLoop {
     private func hello(_ start: ClientFrame.Start, _ client: Client, _ session: Session) {
         let key = DeviceKey(user: session.user, device: session.device)
         if let old = devices[key], let (other, _) = self.session(old) {
-            refuse(other, .takenOver, "another session of this device")
+            takenOver(other)
         }
-        shared.siblings.takeOver(key.user, key.device, by: self)
+        session.openedUs = shared.siblings.openingUs(nowMs: loop.nowMs)
+        shared.siblings.takeOver(key, by: self, openedUs: session.openedUs)
         devices[key] = client.number
         session.state = .starting
         session.partition = links.partition(of: session.user)

@@ -52,7 +52,7 @@ final class ChatLoop {
         let log: Log
     }
 
-    struct DeviceKey: Hashable {
+    struct DeviceKey: Hashable, Sendable {
         let user: UserID
         let device: DeviceID
     }

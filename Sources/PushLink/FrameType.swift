@@ -14,6 +14,7 @@ enum FrameType: UInt8 {
     case register = 20
     case registered = 21
     case unregister = 22
+    case takenOver = 23
 
     case acknowledge = 30
     case batch = 31

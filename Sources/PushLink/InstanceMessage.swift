@@ -137,13 +137,14 @@ extension InstanceMessage {
 }
 
 extension SessionRegistration {
-    /// Number, user, device, whether a cursor follows, how many chats follow.
-    static let byteCountMin = 4 + 16 + 16 + 1 + 2
+    /// Number, user, device, since when, whether a cursor follows, how many chats follow.
+    static let byteCountMin = 4 + 16 + 16 + 8 + 1 + 2
 
     func encode(into output: inout [UInt8]) {
         output.appendLittle(number)
         output.append(user)
         output.append(device)
+        output.appendLittle(openedUs)
         output.append(after == nil ? 0 : 1)
         if let after { output.append(after) }
         let chats = largeChats.prefix(LinkLimits.chatsPerSessionMax)
@@ -185,6 +186,7 @@ extension BodyReader {
         let number = try integer(UInt32.self)
         let user = try id(UserID.self)
         let device = try id(DeviceID.self)
+        let openedUs = try integer(Int64.self)
         let after = try flag() ? try cursor() : nil
         let chatCount = Int(try integer(UInt16.self))
         guard chatCount <= LinkLimits.chatsPerSessionMax else {
@@ -193,6 +195,7 @@ extension BodyReader {
         var chats: [ChatID] = []
         chats.reserveCapacity(chatCount)
         for _ in 0..<chatCount { chats.append(try id()) }
-        return SessionRegistration(number: number, user: user, device: device, after: after, largeChats: chats)
+        return SessionRegistration(
+            number: number, user: user, device: device, openedUs: openedUs, after: after, largeChats: chats)
     }
 }

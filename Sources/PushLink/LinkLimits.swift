@@ -3,7 +3,7 @@
 /// describes every frame. Nothing here owns a socket, a clock or a thread.
 public enum LinkLimits {
     /// The protocol version spoken by this build. A worker offers it, the instance answers with the version to use.
-    public static let version: UInt16 = 1
+    public static let version: UInt16 = 2
 
     /// A frame is a little-endian u32 length, a type byte and a body; the length counts type and body.
     public static let headerCount = 5

@@ -30,15 +30,22 @@ public struct SessionRegistration: Hashable, Sendable {
     public let number: SessionNumber
     public let user: UserID
     public let device: DeviceID
+    /// When the session began, in microseconds since the epoch by its instance's clock: of a device's sessions on several
+    /// instances the last one stays.
+    public let openedUs: Int64
     /// The last place the session is known to have seen; `nil` for a new device, which starts live.
     public let after: Cursor?
     /// The user's large chats, for records that name no recipients.
     public let largeChats: [ChatID]
 
-    public init(number: SessionNumber, user: UserID, device: DeviceID, after: Cursor?, largeChats: [ChatID] = []) {
+    public init(
+        number: SessionNumber, user: UserID, device: DeviceID, openedUs: Int64 = 0, after: Cursor?,
+        largeChats: [ChatID] = []
+    ) {
         self.number = number
         self.user = user
         self.device = device
+        self.openedUs = openedUs
         self.after = after
         self.largeChats = largeChats
     }

@@ -8,6 +8,8 @@ public enum WorkerMessage: Hashable, Sendable {
     case release([Int32])
     /// The sessions of that request get every event after `liveAfter` pushed; what lies before is theirs to fill.
     case registered(request: UInt32, partition: Int32, liveAfter: Cursor)
+    /// The session's device has opened another one on another instance since; the worker has forgotten this one.
+    case takenOver(partition: Int32, SessionNumber)
     case batch(Batch)
     case progress([PartitionProgress])
     case page(FillPage)
@@ -42,6 +44,11 @@ extension WorkerMessage {
             output.appendLittle(request)
             output.appendLittle(partition)
             output.append(liveAfter)
+            output.endFrame(frame)
+        case .takenOver(let partition, let session):
+            let frame = output.beginFrame(.takenOver)
+            output.appendLittle(partition)
+            output.appendLittle(session)
             output.endFrame(frame)
         case .progress(let positions):
             let frame = output.beginFrame(.progress)
@@ -116,6 +123,8 @@ extension WorkerMessage {
         case .registered:
             message = .registered(
                 request: try body.integer(), partition: try body.partition(), liveAfter: try body.cursor())
+        case .takenOver:
+            message = .takenOver(partition: try body.partition(), try body.integer())
         case .progress:
             let count = try body.count(each: 20)
             var positions: [PartitionProgress] = []

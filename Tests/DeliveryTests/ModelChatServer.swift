@@ -16,6 +16,8 @@ final class ModelDevice {
     /// Where a device without a cursor began.
     var start: Cursor?
     var caughtUp = 0
+    /// How often it has connected: the time that its sessions are told to have opened at.
+    var openings: Int64 = 0
 
     init(user: UserID, device: DeviceID) {
         self.user = user
@@ -34,6 +36,7 @@ final class ModelChatServer {
     final class Session {
         let number: SessionNumber
         let device: ModelDevice
+        let openedUs: Int64
         var feed: SessionFeed<Cursor>
         /// As Postgres told them.
         var largeChats: [ChatID]?
@@ -52,6 +55,8 @@ final class ModelChatServer {
         init(_ number: SessionNumber, _ device: ModelDevice) {
             self.number = number
             self.device = device
+            device.openings += 1
+            openedUs = device.openings
             feed = SessionFeed(after: device.cursor)
         }
     }
@@ -74,6 +79,8 @@ final class ModelChatServer {
     private var watched: Set<UserID> = []
     private(set) var storedCursors: [UInt32: StoredCursor] = [:]
     private(set) var historyCount = 0
+    /// The devices whose sessions here were ended because they opened another elsewhere.
+    private(set) var takenOver: [DeviceID] = []
     /// Links that have failed and are to be cut.
     var failed: [(link: Int, error: LinkError)] = []
 
@@ -138,6 +145,10 @@ final class ModelChatServer {
                 step(session, session.feed.registered(request, liveAfter: liveAfter))
                 if isNew, session.device.start == nil { session.device.start = liveAfter }
             }
+        case .takenOver(_, let number):
+            guard let session = sessions[number], isOwner(link, of: session) else { return }
+            takenOver.append(session.device.device)
+            close(number)
         case .batch(let batch):
             guard ledger.heard(batch.cursor, of: batch.partition, from: link), let of = links[link] else { return }
             let byteCount = of.withPayload(of: batch) { $0.count }
@@ -235,8 +246,8 @@ final class ModelChatServer {
         for session in sessions where !session.isWaiting { session.feed.register(question.request) }
         let registrations = sessions.map {
             SessionRegistration(
-                number: $0.number, user: $0.device.user, device: $0.device.device, after: $0.feed.after,
-                largeChats: $0.largeChats ?? [])
+                number: $0.number, user: $0.device.user, device: $0.device.device, openedUs: $0.openedUs,
+                after: $0.feed.after, largeChats: $0.largeChats ?? [])
         }
         links[question.link]?.send(
             .register(request: question.request, partition: partition, isLast: isLast, registrations))

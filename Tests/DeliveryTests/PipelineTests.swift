@@ -240,6 +240,27 @@ private struct Devices: @unchecked Sendable {
         try check(devices, on: second, pipeline)
     }
 
+    @Test func `devices that go to another chat server end their sessions on the first`() throws {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let first = try pipeline.chatServer("chat-1")
+        defer { first.kill() }
+        let second = try pipeline.chatServer("chat-2")
+        defer { second.kill() }
+        let worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        let devices = Devices(20, users: 10)
+        first.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { first.with { $0.isLive && !$0.sessions.isEmpty } })
+        second.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { first.with { $0.sessions.isEmpty } })
+        #expect(first.with { Set($0.takenOver) } == Set(devices.list.map(\.device)))
+        for _ in 0..<100 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: second, pipeline)
+        #expect(second.with { $0.takenOver.isEmpty })
+    }
+
     @Test func `presence reaches watchers and the log, and outlives its owner`() throws {
         let pipeline = try Pipeline()
         defer { pipeline.stop() }

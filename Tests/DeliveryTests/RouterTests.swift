@@ -116,6 +116,28 @@ struct RouterTests {
         }
     }
 
+    @Test func `of a device's sessions on several instances the last opened stays, whichever is named first`() {
+        func session(_ number: SessionNumber, openedUs: Int64, device number2: Int = 1) -> SessionRegistration {
+            SessionRegistration(number: number, user: user(7), device: device(number2), openedUs: openedUs, after: nil)
+        }
+        func overtaken(_ newcomer: SessionRegistration, on instance: Int) -> [String] {
+            var router = Router()
+            router.register(session(5, openedUs: 100), user: 7, largeChats: [], instance: 2)
+            router.register(session(6, openedUs: 100, device: 2), user: 7, largeChats: [], instance: 2)
+            return router.overtaken(by: newcomer, user: 7, instance: instance, outranks: >).map {
+                "\($0.instance)/\($0.number)"
+            }
+        }
+        #expect(overtaken(session(1, openedUs: 101), on: 0) == ["2/5"])
+        #expect(overtaken(session(1, openedUs: 99), on: 0) == ["0/1"])
+        // Of the same time: by the instances' ranks.
+        #expect(overtaken(session(1, openedUs: 100), on: 1) == ["1/1"])
+        #expect(overtaken(session(1, openedUs: 100), on: 3) == ["2/5"])
+        // The instance itself sees to its own, and other devices have nothing to do with it.
+        #expect(overtaken(session(1, openedUs: 101), on: 2).isEmpty)
+        #expect(overtaken(session(1, openedUs: 101, device: 3), on: 0).isEmpty)
+    }
+
     @Test func `lets 50,000 members of one large chat leave one by one without looking through it`() {
         var router = Router()
         for number in 0..<50_000 {

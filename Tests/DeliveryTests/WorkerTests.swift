@@ -75,6 +75,43 @@ struct WorkerTests {
         #"{"chat":"\#(chat(chosen))","event":{"type":"message","kind":"text"}}"#
     }
 
+    // MARK: - Taking over
+
+    @Test func `a device that opens a session on another chat server ends the one that it had`() {
+        let scene = Scene(servers: 2)
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        scene.exchange(0)
+        scene.servers[1].open(device)
+        scene.exchange(1)
+        scene.exchange(0)
+        #expect(scene.servers[0].takenOver == [device.device] && scene.servers[0].sessions.isEmpty)
+        #expect(scene.servers[1].takenOver.isEmpty && scene.servers[1].sessions.count == 1)
+        scene.message(to: user(1))
+        for number in [0, 1] { scene.exchange(number) }
+        #expect(device.seen.map(\.offset) == [0])
+    }
+
+    @Test func `the older session ends when it is named last, too, and may have ended by itself`() {
+        let scene = Scene(servers: 2)
+        let device = ModelDevice(user: user(1), device: device(1))
+        scene.servers[0].open(device)
+        let second = scene.servers[1].open(device)
+        scene.exchange(1)
+        scene.exchange(0)
+        #expect(scene.servers[0].takenOver == [device.device] && scene.servers[0].sessions.isEmpty)
+        #expect(scene.servers[1].sessions.count == 1 && scene.servers[1].isLive)
+        // The device goes back, and what it left closes before it is told to.
+        scene.servers[0].open(device)
+        scene.exchange(0)
+        scene.servers[1].close(second)
+        scene.exchange(1)
+        #expect(scene.servers[1].takenOver.isEmpty && scene.servers[0].sessions.count == 1)
+        scene.message(to: user(1))
+        for number in [0, 1] { scene.exchange(number) }
+        #expect(device.seen.map(\.offset) == [0])
+    }
+
     // MARK: - Large chats
 
     @Test func `a large chat that is joined while the session is being named does not pass it by`() {

@@ -262,6 +262,27 @@ import Wire
         #expect(devices.allSatisfy { Int($0.closeReason) != nil })
     }
 
+    @Test func `a session that a worker says was taken over on another server is closed, and no other`() throws {
+        let bench = try Bench()
+        let worker = try bench.worker()
+        let (user, id) = (UserID.random(), DeviceID.random())
+        let partition = user.partition(count: 4)
+        let old = try bench.device(user, device: id)
+        let other = try bench.device(user)
+        try bench.wait("both live") { [old, other].allSatisfy { $0.frames("caught_up").count == 1 } }
+        let named = try #require(worker.sessions.values.first { $0.device == id })
+        #expect(named.openedUs > 0 && Set(worker.sessions.values.map(\.openedUs)).count == 2)
+        // Of another partition, and of no session.
+        worker.send(.takenOver(partition: (partition + 1) % 4, named.number))
+        worker.send(.takenOver(partition: partition, .max))
+        worker.send(.takenOver(partition: partition, named.number))
+        try bench.wait("it is closed") { old.isClosed }
+        #expect(old.closeCode == CloseCode(rawValue: 4003))
+        worker.send(.takenOver(partition: partition, named.number))
+        worker.push(#"{"type":"message"}"#, offset: 101, to: [user])
+        try bench.wait("the other one goes on") { other.frames("message").count == 1 }
+    }
+
     @Test func `two loops serve one port, and a device that comes to the other still takes over`() throws {
         let bench = try Bench { $0.loops = 2 }
         #expect(bench.server.pushPorts.count == 2)

@@ -13,8 +13,8 @@ private let instanceMessages: [InstanceMessage] = [
         [
             SessionRegistration(number: 1, user: user(1), device: device(1), after: nil),
             SessionRegistration(
-                number: .max, user: user(2), device: device(2), after: Cursor(offset: 5, timestamp: 6),
-                largeChats: [chat(1), chat(2)]),
+                number: .max, user: user(2), device: device(2), openedUs: 1_700_000_000_000_001,
+                after: Cursor(offset: 5, timestamp: 6), largeChats: [chat(1), chat(2)]),
         ]),
     .register(request: 2, partition: 0, isLast: true, []),
     .unregister(partition: 3, [1, 2, .max]),
@@ -32,6 +32,7 @@ private let workerMessages: [WorkerMessage] = [
     .claim(partitionCount: 16, [PartitionClaim(partition: 3, term: 1), PartitionClaim(partition: 15, term: .max)]),
     .release([3, 4]),
     .registered(request: 1, partition: 3, liveAfter: Cursor(offset: 99, timestamp: 1_700_000_000_000)),
+    .takenOver(partition: 3, .max),
     .progress([PartitionProgress(partition: 3, routed: Cursor(offset: 100, timestamp: 5))]),
     .cannotFill(request: 8, session: 4, .older, windowStart: Cursor(offset: 44, timestamp: 3)),
     .cannotFill(request: 8, session: 4, .unknownSession, windowStart: .start),

@@ -213,12 +213,24 @@ public struct DeliveryPartition {
 
     mutating func logEnds(at offset: Int64) { knownEnd = max(knownEnd, offset) }
 
-    mutating func register(_ session: SessionRegistration, instance: Int, generation: UInt8, nowMs: Int64) {
+    /// Answers the sessions that have been taken over, and are forgotten here: those that the device had before, or this one.
+    mutating func register(
+        _ session: SessionRegistration, instance: Int, generation: UInt8, nowMs: Int64,
+        outranks: (_ instance: Int, _ other: Int) -> Bool
+    ) -> [(instance: Int, number: SessionNumber)] {
         let user = users.intern(session.user)
+        let overtaken = router.overtaken(by: session, user: user, instance: instance, outranks: outranks)
+        if let first = overtaken.first, first.instance == instance {
+            unregister(instance: instance, number: session.number, nowMs: nowMs)
+            return overtaken
+        }
         let outcome = router.register(
             session, user: user, largeChats: moves.apply(to: session.largeChats, of: user), instance: instance,
             generation: generation)
         if outcome == .first { presence.firstSessionOpened(user: user, nowMs: nowMs) }
+        // Behind the newcomer, so that the user has not been away in between.
+        for old in overtaken { unregister(instance: old.instance, number: old.number, nowMs: nowMs) }
+        return overtaken
     }
 
     /// Who a session is, and which large chats it was in when, as a fill needs them.

@@ -33,11 +33,12 @@ public struct Targets {
 
 /// The sessions of one partition: by user, by (instance, number), by large chat.
 ///
-/// A session is 40 bytes in one array, chained to the user's other sessions, and 4 to 11 in the table that finds it by
+/// A session is 48 bytes in one array, chained to the user's other sessions, and 4 to 11 in the table that finds it by
 /// its instance and number.
 public struct Router {
     struct Session {
         var device: DeviceID
+        var openedUs: Int64
         /// The user's number in the partition's `UserTable`.
         var user: UInt32
         var number: SessionNumber
@@ -93,8 +94,9 @@ public struct Router {
         }
         let first = heads[user] == Self.none
         var made = Session(
-            device: session.device, user: UInt32(user), number: session.number, nextOfUser: heads[user],
-            chats: Self.none, instance: UInt16(instance), generation: generation, isFree: false)
+            device: session.device, openedUs: session.openedUs, user: UInt32(user), number: session.number,
+            nextOfUser: heads[user], chats: Self.none, instance: UInt16(instance), generation: generation, isFree: false
+        )
         let slot: UInt32
         if freeList != Self.none {
             slot = freeList
@@ -111,6 +113,30 @@ public struct Router {
         count += 1
         if first { onlineUserCount += 1 }
         return first ? .first : .further
+    }
+
+    /// The sessions that end when a device names one that it has opened on this instance: a device has one, the last that it
+    /// opened, in whichever order they come to be known. That is the newcomer itself, or those on other instances; an
+    /// instance ends its own.
+    /// - Parameter outranks: of two instances with sessions of the same time, whether the first one's stays.
+    public func overtaken(
+        by newcomer: SessionRegistration, user: Int, instance: Int, outranks: (_ instance: Int, _ other: Int) -> Bool
+    ) -> [(instance: Int, number: SessionNumber)] {
+        var older: [(instance: Int, number: SessionNumber)] = []
+        var slot = user < heads.count ? heads[user] : Self.none
+        while slot != Self.none {
+            let session = sessions[Int(slot)]
+            let other = Int(session.instance)
+            if session.device == newcomer.device, other != instance {
+                let isYounger =
+                    session.openedUs == newcomer.openedUs
+                    ? outranks(other, instance) : session.openedUs > newcomer.openedUs
+                if isYounger { return [(instance, newcomer.number)] }
+                older.append((other, session.number))
+            }
+            slot = session.nextOfUser
+        }
+        return older
     }
 
     /// Forgets a session; answers its user, and whether it was the user's last.

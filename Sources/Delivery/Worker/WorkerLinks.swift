@@ -113,7 +113,14 @@ extension DeliveryWorker {
             return
         }
         for session in sessions {
-            partitions[slot].register(session, instance: number, generation: generation, nowMs: nowMs)
+            let overtaken = partitions[slot].register(
+                session, instance: number, generation: generation, nowMs: nowMs
+            ) { instances[$0]?.identity.name ?? "" > instances[$1]?.identity.name ?? "" }
+            // Before the answer, which is not for a session that has ended. An instance without a link names its sessions
+            // again on the next one, and is told then.
+            for old in overtaken {
+                instances[old.instance]?.link?.send(.takenOver(partition: partition, old.number))
+            }
         }
         let routed = partitions[slot].routed
         instances[number]?.link?.send(.registered(request: request, partition: partition, liveAfter: routed))

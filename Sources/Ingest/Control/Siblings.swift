@@ -6,6 +6,7 @@ import Wire
 /// session on another.
 final class Siblings: Sendable {
     private let members = Mutex<[(remote: EventLoop.Remote, chat: LoopBound<ChatLoop>)]>([])
+    private let lastOpenedUs = Mutex<Int64>(0)
 
     func add(_ chat: ChatLoop) {
         let entry = (remote: chat.loop.remote, chat: LoopBound(chat, on: chat.loop))
@@ -19,12 +20,20 @@ final class Siblings: Sendable {
         }
     }
 
-    func takeOver(_ user: UserID, _ device: DeviceID, by newcomer: ChatLoop) {
+    /// The time at which a session opens, in microseconds; no two are the same, and they rise whatever the clock does.
+    func openingUs(nowMs: Int64) -> Int64 {
+        lastOpenedUs.withLock {
+            $0 = max($0 + 1, nowMs * 1000)
+            return $0
+        }
+    }
+
+    func takeOver(_ device: ChatLoop.DeviceKey, by newcomer: ChatLoop, openedUs: Int64) {
         let all = members.withLock { $0 }
         guard all.count > 1 else { return }
         for member in all where member.remote !== newcomer.loop.remote {
             let bound = member.chat
-            member.remote.execute { loop in bound.value(on: loop).takenOver(user, device) }
+            member.remote.execute { loop in bound.value(on: loop).takenOver(device, openedUs: openedUs) }
         }
     }
 
@@ -32,10 +41,13 @@ final class Siblings: Sendable {
 }
 
 extension ChatLoop {
-    func takenOver(_ user: UserID, _ device: DeviceID) {
-        guard let number = devices[DeviceKey(user: user, device: device)], let (client, _) = session(number) else {
+    /// The device has opened a session on another loop; one that it opened here since stays.
+    func takenOver(_ device: DeviceKey, openedUs: Int64) {
+        guard let number = devices[device], let (client, session) = session(number), session.openedUs < openedUs else {
             return
         }
-        refuse(client, .takenOver, "another session of this device")
+        takenOver(client)
     }
+
+    func takenOver(_ client: Client) { refuse(client, .takenOver, "another session of this device") }
 }

@@ -106,6 +106,11 @@ final class Links {
         case .release(let partitions): lose(ledger.release(partitions, by: peer.id))
         case .registered(let request, let partition, let liveAfter):
             registered(request, partition, liveAfter, by: peer)
+        case .takenOver(let partition, let number):
+            guard let (client, session) = chat.session(number), session.partition == partition,
+                isOwner(peer, of: session)
+            else { return }
+            chat.takenOver(client)
         case .progress(let positions):
             for position in positions {
                 _ = ledger.heard(position.routed, of: position.partition, from: peer.id)
@@ -184,8 +189,8 @@ final class Links {
                     request: question.request, partition: partition, isLast: isAnswer && end == sessions.count,
                     part.map { number, session in
                         SessionRegistration(
-                            number: number, user: session.user, device: session.device, after: session.feed.after,
-                            largeChats: session.busy?.largeChats ?? [])
+                            number: number, user: session.user, device: session.device, openedUs: session.openedUs,
+                            after: session.feed.after, largeChats: session.busy?.largeChats ?? [])
                     }))
             start = end
         } while start < sessions.count

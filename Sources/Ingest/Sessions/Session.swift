@@ -15,6 +15,8 @@ final class Session {
     var feed: SessionFeed<[UInt8]>
     /// -1 until `hello` has come and the number of partitions is known.
     var partition: Int32 = -1
+    /// When `hello` came: a number of its own within the process (`Siblings.openingUs`).
+    var openedUs: Int64 = 0
     var state = State.awaitingHello
     /// Whether the owner of the partition has been told of the session.
     var isRegistered = false

@@ -112,7 +112,9 @@ public struct TableRun {
     ) throws {
         let loop = try EventLoop()
         defer { loop.close() }
-        let port = try Listener(on: loop, host: "127.0.0.1", port: 0) { _ in }.port
+        let free = try Listener(on: loop, host: "127.0.0.1", port: 0) { _ in }
+        let port = free.port
+        free.close()
         let start = clock.monotonicNs
         let broker = try ChildProcess(
             executable, ["broker", "--data", directory + "/broker", "--listen", "127.0.0.1:\(port)"],

@@ -198,7 +198,7 @@ public struct CDCBenchmark: Sendable {
         let loop = try EventLoop()
         for number in 0..<count {
             let due = start + UInt64(number) * 1_000_000_000 / UInt64(rate)
-            while clock.monotonicNs < due { loop.runOnce(timeoutMs: due - clock.monotonicNs > 2_000_000 ? 1 : 0) }
+            while case let now = clock.monotonicNs, now < due { loop.runOnce(timeoutMs: due - now > 2_000_000 ? 1 : 0) }
             note(number, clock.monotonicNs)
             try connection.query(prepared: "bench", [.int(Int64(-1 - number))])
         }

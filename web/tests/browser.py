@@ -140,9 +140,17 @@ class Person:
 
     def tool(self, text, label):
         """Reply, Edit or Delete of a message, which show when it is pointed at."""
-        row = self.bubble(text).find_element(By.XPATH, "./ancestor::li")
-        button = row.find_element(By.CSS_SELECTOR, f'.tools [title="{label}"]')
-        self.browser.execute_script("arguments[0].click()", button)
+        def pressed():
+            # The list may be drawn anew between finding the message and pressing its button.
+            try:
+                row = self.bubble(text).find_element(By.XPATH, "./ancestor::li")
+                button = row.find_element(By.CSS_SELECTOR, f'.tools [title="{label}"]')
+                self.browser.execute_script("arguments[0].click()", button)
+                return True
+            except StaleElementReferenceException:
+                return False
+
+        self.until(pressed, f"{label} of {text}")
 
     def audit(self):
         """What everyone needs: names on controls, unique ids, contrast of at least 4.5 to 1."""

@@ -1,5 +1,5 @@
-// What the wrapper costs: the same records through the stages' producer and consumer and through bare librdkafka, in turns
-// on the same broker with the same properties. The bare loops are those of librdkafka's own rdkafka_performance, which Debian
+// What the wrapper costs: the same records through `Producer` and `Consumer` and through bare librdkafka, in turns on the
+// same broker with the same properties. The bare loops are those of librdkafka's own rdkafka_performance, which Debian
 // does not ship.
 internal import CRdKafka
 
@@ -61,7 +61,7 @@ public struct KafkaBenchmark {
     // MARK: Through the wrapper
 
     private func produce() throws(KafkaError) -> Double {
-        let producer = try ResendingProducer(configuration, options)
+        let producer = try Producer(configuration, options)
         defer { producer.close(deadlineMs: 5000) { _ in } }
         try producer.warmUp(topics: [topic])
         let handle = try producer.topic(topic)
@@ -70,10 +70,10 @@ public struct KafkaBenchmark {
             for index in 0..<messageCount {
                 while try producer.produce(
                     handle, partition: 0, key: nil, value: value.span, tag: UInt64(index)) == .queueFull
-                { try producer.poll(timeoutMs: 100) { if !$0.succeeded { failed += 1 } } }
-                if index % 1000 == 0 { try producer.poll { if !$0.succeeded { failed += 1 } } }
+                { producer.poll(timeoutMs: 100) { if !$0.succeeded { failed += 1 } } }
+                if index % 1000 == 0 { producer.poll { if !$0.succeeded { failed += 1 } } }
             }
-            _ = try producer.flush(deadlineMs: 60_000) { if !$0.succeeded { failed += 1 } }
+            _ = producer.flush(deadlineMs: 60_000) { if !$0.succeeded { failed += 1 } }
         }
         try check(failed == 0 && producer.inFlight == 0, "records were not acknowledged")
         return rate

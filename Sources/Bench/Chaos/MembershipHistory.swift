@@ -29,6 +29,10 @@ struct MembershipHistory {
         states.append(State(version: version, members: members))
     }
 
-    /// A snapshot says how things are, not how they came to be so.
-    mutating func noteSnapshot() { problem = problem ?? "CDC took a snapshot while the storm was on" }
+    /// A snapshot says how things are, not how they came to be so. CDC's first one, of a chat that is a moment old, is as good
+    /// a beginning as any.
+    mutating func noteSnapshot() {
+        guard !states.isEmpty else { return }
+        problem = problem ?? "CDC took a snapshot while the storm was on"
+    }
 }

@@ -142,8 +142,9 @@ final class ModelChatServer {
             for number in ledger.registered(request, in: partition, by: link) {
                 guard let session = sessions[number] else { continue }
                 let isNew = session.device.cursor == nil && session.feed.after == nil
+                if session.feed.after == nil { session.areChatsStale = true }
                 step(session, session.feed.registered(request, liveAfter: liveAfter))
-                if isNew, session.device.start == nil { session.device.start = liveAfter }
+                if isNew, session.device.start == nil { session.device.start = session.feed.after }
             }
         case .takenOver(_, let number):
             guard let session = sessions[number], isOwner(link, of: session) else { return }
@@ -281,7 +282,7 @@ final class ModelChatServer {
 
     private func registerAll(_ partition: Int32) {
         let all = sessions(in: partition).filter { $0.largeChats != nil }
-        for session in all where session.areChatsStale { session.question = .register }
+        for session in all where session.areChatsStale || session.feed.after == nil { session.question = .register }
         // In two frames, as it would be for many.
         let half = all.count / 2
         if half > 0 { register(Array(all[..<half]), partition, isLast: false) }

@@ -23,3 +23,8 @@ struct SplitMix: RandomNumberGenerator {
     mutating func below(_ limit: Int) -> Int { Int.random(in: 0..<limit, using: &self) }
     mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
 }
+
+extension Dictionary where Key: Comparable {
+    /// What follows from a seed must not hang on how a dictionary happens to be laid out.
+    var inOrder: [(key: Key, value: Value)] { sorted { $0.key < $1.key } }
+}

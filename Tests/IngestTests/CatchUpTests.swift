@@ -201,12 +201,29 @@ import Wire
         #expect(seqs(device) == [1, 2])
     }
 
+    @Test func `a device without a cursor, whose stream begins behind a change, tells the next owner of it`() throws {
+        let names = Names(prefix: TestKafka.unique("ingest") + ".")
+        let place = try database(names, messages: 10, reachedMs: nowMs)
+        let bench = try Bench(postgres: place, names: names) { $0.limits.largeChat = 1 }
+        // Postgres is asked, and nobody owns the partition yet.
+        let device = try bench.device(user)
+        try bench.wait("the device is greeted") { device.frames("hello").count == 1 }
+        let worker = try bench.worker()
+        try bench.wait("live") { device.frames("caught_up").count == 1 }
+        #expect(worker.session(of: user)?.largeChats == [chat])
+        var postgres = try PostgresConnection(place)
+        try postgres.query("DELETE FROM members WHERE user_id = $1", [.id(user)])
+        // The event stands before the place where the stream begins, so the session does not see it.
+        let next = try bench.worker("next", term: 2)
+        try bench.wait("the next owner is told") { next.session(of: user)?.largeChats == [] }
+    }
+
     @Test func `what a session knew of its chats is asked anew behind what it passed over`() throws {
         let names = Names(prefix: TestKafka.unique("ingest") + ".")
         let place = try database(names, messages: 10, reachedMs: nowMs)
         let bench = try Bench(postgres: place, names: names) { $0.limits.largeChat = 1 }
         let worker = try bench.worker()
-        let device = try bench.device(user)
+        let device = try bench.device(user, hello: #"{"type":"hello","cursor":"\#(worker.liveAfter.text)"}"#)
         try bench.wait("live") { device.frames("caught_up").count == 1 }
         #expect(worker.session(of: user)?.largeChats == [chat])
         func send() { device.send(#"{"type":"send","id":"\#(MessageID.random())","chat":"\#(chat)","text":"x"}"#) }

@@ -21,8 +21,7 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
         return SeededGenerator(seed)
     }
 
-    /// - Parameter standard: the seed of every run that names none, where chance is known to find what is not mended yet.
-    public static func freshSeed(standard: UInt64? = nil) -> UInt64 {
-        ProcessInfo.processInfo.environment["FANOUT_SEED"].flatMap(UInt64.init) ?? standard ?? .random(in: 0 ... .max)
+    public static func freshSeed() -> UInt64 {
+        ProcessInfo.processInfo.environment["FANOUT_SEED"].flatMap(UInt64.init) ?? .random(in: 0 ... .max)
     }
 }

@@ -149,7 +149,10 @@ final class Links {
             guard won.contains(session.partition) else { return }
             if let heard = lost[session.partition] { self.ownerLost(session, heard) }
             guard session.state == .active else { return }
-            if session.isLargeChatsStale { self.chat.refreshLargeChats(client.number, session) }
+            // Whoever has no cursor yet may have waited for long: its stream begins behind what it was told.
+            if session.isLargeChatsStale || session.feed.after == nil {
+                self.chat.refreshLargeChats(client.number, session)
+            }
             sessions[session.partition, default: []].append((client.number, session))
         }
         for partition in won.sorted() {
@@ -199,6 +202,9 @@ final class Links {
     private func registered(_ request: UInt32, _ partition: Int32, _ liveAfter: Cursor, by peer: LinkPeer) {
         for number in ledger.registered(request, in: partition, by: peer.id) {
             guard let (client, session) = chat.session(number), session.isRegistered else { continue }
+            // It begins here. What has changed since Postgres was asked is not in its stream: this owner knows of it, the
+            // next may not.
+            if session.feed.after == nil { session.isLargeChatsStale = true }
             chat.perform(session.feed.registered(request, liveAfter: liveAfter), client, session)
         }
     }

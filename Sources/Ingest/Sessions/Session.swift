@@ -22,7 +22,7 @@ final class Session {
     var isRegistered = false
     /// The place the device showed is lost: `caught_up` says so.
     var isReset = false
-    /// Memberships have changed since the large chats were asked for.
+    /// Memberships have changed since the large chats were asked for, or may have before the session's stream began.
     var isLargeChatsStale = false
     private(set) var busy: Busy?
 

@@ -33,6 +33,7 @@ public final class HTTPClient {
     private var idle: [EasyHandle] = []
     private var sockets: [Int32: Registration] = [:]
     private var timer: Timer?
+    private var isActDue = false
 
     public init(loop: EventLoop, options: Options = Options()) throws(HTTPError) {
         guard Self.globalInit == CURLE_OK, let handle = unsafe curl_multi_init() else {
@@ -63,9 +64,9 @@ public final class HTTPClient {
 
     /// Starts a request; the completion is called on the loop, never before this returns.
     public func send(_ request: HTTPRequest, _ completion: @escaping (Result<HTTPResponse, HTTPError>) -> Void) {
-        let easy = idle.popLast() ?? EasyHandle()
+        let easy = idle.popLast() ?? EasyHandle(options)
         let transfer = Transfer(easy, request, responseBytesMax: options.responseBytesMax, completion)
-        if let error = transfer.configure(options) ?? add(transfer) {
+        if let error = transfer.configure() ?? add(transfer) {
             loop.schedule(afterMs: 0) { completion(.failure(error)) }
         }
     }
@@ -73,6 +74,7 @@ public final class HTTPClient {
     /// Ends every request with `cancelled`.
     public func close() {
         timer?.cancel()
+        isActDue = false
         let cancelled = transfers.values
         for transfer in cancelled { unsafe curl_multi_remove_handle(multi.pointer, transfer.easy.pointer) }
         transfers = [:]
@@ -118,9 +120,21 @@ public final class HTTPClient {
         timer?.cancel()
         timer = nil
         guard afterMs >= 0 else { return }
-        // Never at once: libcurl forbids to be called from inside its own callback.
+        guard afterMs > 0 else { return actSoon() }
         timer = loop.schedule(afterMs: afterMs) { [unowned self] in
             timer = nil
+            act(CURL_SOCKET_TIMEOUT, 0)
+        }
+    }
+
+    /// Never at once, since libcurl forbids to be called from inside its own callback; and once for all requests that this
+    /// tick begins. Not in a millisecond, which is the soonest that a timer fires: that was most of a quick request.
+    private func actSoon() {
+        guard !isActDue else { return }
+        isActDue = true
+        loop.atTickEnd { [weak self] in
+            guard let self, isActDue else { return }
+            isActDue = false
             act(CURL_SOCKET_TIMEOUT, 0)
         }
     }
@@ -137,10 +151,7 @@ public final class HTTPClient {
         }
         for (transfer, code) in done {
             let result = transfer.result(code)
-            if idle.count < options.connectionsMax {
-                transfer.easy.reset()
-                idle.append(transfer.easy)
-            }
+            if idle.count < options.connectionsMax { idle.append(transfer.easy) }
             transfer.completion(result)
         }
     }

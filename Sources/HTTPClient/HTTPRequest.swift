@@ -17,11 +17,22 @@ public struct HTTPRequest: Sendable {
 
 public struct HTTPResponse: Sendable {
     public var status: Int
-    /// Names in lower case, in the order of arrival.
-    public var headers: [(name: String, value: String)] = []
     public var body: [UInt8] = []
+    /// The header lines as they came: of most answers nobody wants to know more than the status.
+    var head: [UInt8] = []
 
-    public func header(_ name: String) -> String? { headers.last { $0.name == name }?.value }
+    /// The last header of this name, which is given in lower case.
+    public func header(_ name: String) -> String? {
+        var found: String?
+        for line in head.split(separator: UInt8(ascii: "\n")) {
+            guard let colon = line.firstIndex(of: UInt8(ascii: ":")),
+                String(decoding: line[..<colon], as: UTF8.self).lowercased() == name
+            else { continue }
+            let value = line[(colon + 1)...].drop { $0 == UInt8(ascii: " ") }.prefix { $0 != UInt8(ascii: "\r") }
+            found = String(decoding: value, as: UTF8.self)
+        }
+        return found
+    }
 
     /// Seconds of a `Retry-After` header in its numeric form; the date form is answered with `nil`.
     public var retryAfterSeconds: Int? { header("retry-after").flatMap { Int($0) }.map { max(0, $0) } }

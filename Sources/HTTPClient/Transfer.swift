@@ -9,9 +9,36 @@ final class EasyHandle {
     /// Identifies it in libcurl's messages.
     var key: UInt { unsafe UInt(bitPattern: pointer) }
 
-    init() { unsafe pointer = curl_easy_init() }
-
-    func reset() { unsafe curl_easy_reset(pointer) }
+    /// Sets what is the same for every request.
+    init(_ options: HTTPClient.Options) {
+        let handle = unsafe curl_easy_init()
+        unsafe pointer = handle
+        // Only the web's own protocols, and no redirect: a webhook that redirects is configured wrongly, and following
+        // would send signed bodies to whoever it names.
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROTOCOLS_STR, "http,https")
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_FOLLOWLOCATION, 0)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOSIGNAL, 1)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TCP_NODELAY, 1)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_CONNECTTIMEOUT_MS, options.connectTimeoutMs)
+        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TIMEOUT_MS, options.timeoutMs)
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_USERAGENT, options.userAgent)
+        if let bundle = options.certificateAuthorities {
+            unsafe _ = fanout_curl_set_text(handle, CURLOPT_CAINFO, bundle)
+        }
+        if options.refusesPrivateAddresses {
+            // A proxy would look names up itself.
+            unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROXY, "")
+            unsafe _ = fanout_curl_set_opener(handle) { context, _, address in
+                unsafe Transfer.open(address, context)
+            }
+        }
+        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
+            unsafe Transfer.receive(bytes, size * count, context) { unsafe $0.receiveBody($1) }
+        }
+        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
+            unsafe Transfer.receive(bytes, size * count, context) { unsafe $0.receiveHeader($1) }
+        }
+    }
 
     deinit { unsafe curl_easy_cleanup(pointer) }
 }
@@ -41,7 +68,7 @@ final class Transfer {
     deinit { unsafe curl_slist_free_all(headerList) }
 
     /// Why the request cannot be made, or `nil`.
-    func configure(_ options: HTTPClient.Options) -> HTTPError? {
+    func configure() -> HTTPError? {
         // Checked here, because libcurl says of an answer that is no HTTP too that it does not know the protocol.
         guard request.url.hasPrefix("https://") || request.url.hasPrefix("http://") else {
             return HTTPError(.badRequest, "only http and https URLs are called")
@@ -58,45 +85,23 @@ final class Transfer {
         let handle = unsafe easy.pointer
         let context = unsafe Unmanaged.passUnretained(self).toOpaque()
         unsafe _ = fanout_curl_set_text(handle, CURLOPT_URL, request.url)
-        // Only the web's own protocols, and no redirect: a webhook that redirects is configured wrongly, and following
-        // would send signed bodies to whoever it names.
-        unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROTOCOLS_STR, "http,https")
-        unsafe _ = fanout_curl_set_long(handle, CURLOPT_FOLLOWLOCATION, 0)
-        unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOSIGNAL, 1)
-        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TCP_NODELAY, 1)
-        unsafe _ = fanout_curl_set_long(handle, CURLOPT_CONNECTTIMEOUT_MS, options.connectTimeoutMs)
-        unsafe _ = fanout_curl_set_long(handle, CURLOPT_TIMEOUT_MS, options.timeoutMs)
-        unsafe _ = fanout_curl_set_text(handle, CURLOPT_USERAGENT, options.userAgent)
-        unsafe _ = fanout_curl_set_text(handle, CURLOPT_CUSTOMREQUEST, request.method)
         unsafe _ = fanout_curl_set_list(handle, CURLOPT_HTTPHEADER, headerList)
-        if let bundle = options.certificateAuthorities {
-            unsafe _ = fanout_curl_set_text(handle, CURLOPT_CAINFO, bundle)
-        }
-        if options.refusesPrivateAddresses {
-            // A proxy would look names up itself.
-            unsafe _ = fanout_curl_set_text(handle, CURLOPT_PROXY, "")
-            unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_OPENSOCKETDATA, context)
-            unsafe _ = fanout_curl_set_opener(handle) { context, _, address in
-                unsafe Transfer.open(address, context)
-            }
-        }
-        if request.method == "HEAD" { unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOBODY, 1) }
         if !request.body.isEmpty || request.method == "POST" || request.method == "PUT" {
+            unsafe _ = fanout_curl_set_long(handle, CURLOPT_POST, 1)
             unsafe _ = fanout_curl_set_long(handle, CURLOPT_POSTFIELDSIZE, request.body.count)
             // Copied by libcurl: an array's storage may not be pointed at beyond a call.
             unsafe request.body.withUnsafeBytes { body in
                 _ = unsafe fanout_curl_set_pointer(
                     handle, CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: body.baseAddress))
             }
+        } else {
+            unsafe _ = fanout_curl_set_long(handle, CURLOPT_HTTPGET, 1)
+            if request.method == "HEAD" { unsafe _ = fanout_curl_set_long(handle, CURLOPT_NOBODY, 1) }
         }
+        unsafe _ = fanout_curl_set_text(handle, CURLOPT_CUSTOMREQUEST, request.method)
+        unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_OPENSOCKETDATA, context)
         unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_WRITEDATA, context)
         unsafe _ = fanout_curl_set_pointer(handle, CURLOPT_HEADERDATA, context)
-        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
-            unsafe Transfer.receive(bytes, size * count, context) { $0.receiveBody($1) }
-        }
-        unsafe _ = fanout_curl_set_sink(handle, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
-            unsafe Transfer.receive(bytes, size * count, context) { $0.receiveHeader($1) }
-        }
         return nil
     }
 
@@ -106,6 +111,10 @@ final class Transfer {
                 return .failure(HTTPError(.tooLarge, "the answer is larger than \(responseBytesMax) bytes"))
             }
             if isForbidden { return .failure(HTTPError(.forbidden, "the address is not public")) }
+            // Its URL was looked at before.
+            if code == CURLE_UNSUPPORTED_PROTOCOL {
+                return .failure(HTTPError(.protocolError, "the answer is no HTTP"))
+            }
             return .failure(HTTPError(Self.meaning(of: code), unsafe String(cString: curl_easy_strerror(code))))
         }
         var status = 0
@@ -114,19 +123,17 @@ final class Transfer {
         return .success(response)
     }
 
-    private static func receive(
+    fileprivate static func receive(
         _ bytes: UnsafeMutablePointer<CChar>?, _ count: Int, _ context: UnsafeMutableRawPointer?,
-        _ sink: (Transfer, Span<UInt8>) -> Bool
+        _ sink: (Transfer, UnsafeRawBufferPointer) -> Bool
     ) -> Int {
         guard let context = unsafe context, let bytes = unsafe bytes else { return 0 }
         let transfer = unsafe Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
-        let raw = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
-        let span = unsafe Span<UInt8>(_unsafeBytes: raw)
         // Any other number than what was given makes libcurl abort.
-        return sink(transfer, span) ? count : 0
+        return unsafe sink(transfer, UnsafeRawBufferPointer(start: bytes, count: count)) ? count : 0
     }
 
-    private static func open(
+    fileprivate static func open(
         _ address: UnsafeMutablePointer<curl_sockaddr>?, _ context: UnsafeMutableRawPointer?
     ) -> curl_socket_t {
         guard let context = unsafe context, let address = unsafe address else { return CURL_SOCKET_BAD }
@@ -141,30 +148,24 @@ final class Transfer {
         return unsafe fanout_curl_open(address)
     }
 
-    private func receiveBody(_ bytes: Span<UInt8>) -> Bool {
+    fileprivate func receiveBody(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard response.body.count + bytes.count <= responseBytesMax else {
             isTooLarge = true
             return false
         }
-        for index in bytes.indices { response.body.append(bytes[index]) }
+        unsafe response.body.append(contentsOf: bytes)
         return true
     }
 
-    private func receiveHeader(_ bytes: Span<UInt8>) -> Bool {
-        var line: [UInt8] = []
-        for index in bytes.indices { line.append(bytes[index]) }
-        let text = String(decoding: line, as: UTF8.self)
+    /// A whole line at a time.
+    fileprivate func receiveHeader(_ bytes: UnsafeRawBufferPointer) -> Bool {
         // The status line of a new answer (after "100 Continue", say) begins the headers anew.
-        if text.hasPrefix("HTTP/") { response.headers = [] }
-        guard let colon = text.firstIndex(of: ":") else { return true }
-        guard response.headers.count < 200 else {
+        if unsafe bytes.starts(with: "HTTP/".utf8) { response.head.removeAll() }
+        guard response.head.count + bytes.count <= responseBytesMax else {
             isTooLarge = true
             return false
         }
-        let value = text[text.index(after: colon)...].drop { $0 == " " }.prefix {
-            $0 != "\r" && $0 != "\n" && $0 != "\r\n"
-        }
-        response.headers.append((text[..<colon].lowercased(), String(value)))
+        unsafe response.head.append(contentsOf: bytes)
         return true
     }
 

@@ -40,7 +40,8 @@ final class PushWorker {
         self.clock = clock
         coalescer = Coalescer(configuration.coalescing)
         var options = ConsumerOptions(groupID: configuration.names.group("push"))
-        options.queuedBytesMax = 4 << 20
+        // What may wait here is what is read a second while behind (`ConsumerOptions`): some 70,000 records.
+        options.queuedBytesMax = 32 << 20
         options.reportsEndOfPartition = true
         consumer = try Consumer(configuration.kafka, options)
         dead = try DeadLetters(configuration, on: loop, log: log)
@@ -116,12 +117,12 @@ final class PushWorker {
         }
         let newestMs = record.at ?? message.timestampMs
         if seen.wasSeen(record.user, afterMs: newestMs) { return settleUntold([position]) }
-        let last = [UInt8](copying: value.extracting(record.last))
+        let last = value.extracting(record.last)
         let event = LastEvent(last)
         coalescer.add(
             Notice.ChatPart(
-                chat: record.chat, count: record.count, last: last, lastSeq: event.seq, newestMs: newestMs,
-                isMention: event.mentions(record.user), record: position),
+                chat: record.chat, count: record.count, last: [UInt8](copying: last), lastSeq: event.seq,
+                newestMs: newestMs, isMention: event.mentions(record.user, in: last), record: position),
             for: record.user, nowMs: clock.wallMs)
     }
 

@@ -4,17 +4,30 @@ import System
 import Wire
 
 /// How many people one process tells a second: from a log that is full already to a webhook on this machine that takes
-/// everything at once. Several messages each are gathered first; what is counted are notices.
+/// everything at once. Several messages each are gathered first; what is counted are notices. And what the process keeps
+/// in memory while the webhook refuses everything and the log goes on.
 public struct PushBenchmark {
     public struct Figures: Sendable {
         public let batch: Int
         public let notices: Int
         public let seconds: Double
-        /// CPU time of this process meanwhile, the webhook's thread included.
+        /// CPU time of the stage from its start, reading and gathering included, and of the webhook.
         public let cpuSeconds: Double
+        public let webhookCPUSeconds: Double
 
         public var perSecond: Double { Double(notices) / seconds }
         public var perCPUSecond: Double { Double(notices) / max(cpuSeconds, 1e-9) }
+    }
+
+    /// While the webhook is away.
+    public struct Backlog: Sendable {
+        /// Records in the log, and those of them that the process has taken before it stopped to read.
+        public let records: Int
+        public let held: Int
+        public let people: Int
+        /// Resident memory before the stage began and at the end.
+        public let residentBefore: Int
+        public let residentAfter: Int
     }
 
     public struct Failure: Error, CustomStringConvertible {
@@ -38,6 +51,23 @@ public struct PushBenchmark {
 
     /// One figure for each number of notices a request.
     public func run(batches: [Int]) throws -> [Figures] {
+        try withTopics { names in
+            try batches.map { batch in
+                try fill(names[.push], people: people)
+                return try measure(batch, names)
+            }
+        }
+    }
+
+    /// Takes a log of so many records while the webhook answers 503.
+    public func runBacklog(records: Int, awaySeconds: UInt64 = 10) throws -> Backlog {
+        try withTopics { names in
+            try fill(names[.push], people: records / Self.messagesEach)
+            return try measureBacklog(records / Self.messagesEach * Self.messagesEach, awaySeconds, names)
+        }
+    }
+
+    private func withTopics<Result>(_ body: (Names) throws -> Result) throws -> Result {
         let names = Names(prefix: "bench.push." + String(UInt64.random(in: 0 ... .max), radix: 36) + ".")
         let admin = try Admin(kafka)
         let topics = [Topic.push, .pushDead, .rejected, .presence, .signals].map { names[$0] }
@@ -48,13 +78,10 @@ public struct PushBenchmark {
         for outcome in try admin.createTopics(topics.map { NewTopic($0, partitions: Int(Self.partitions)) }) {
             if let error = outcome.error { throw error }
         }
-        return try batches.map { batch in
-            try fill(names[.push])
-            return try measure(batch, names)
-        }
+        return try body(names)
     }
 
-    private func fill(_ topic: String) throws {
+    private func fill(_ topic: String, people: Int) throws {
         let producer = try Producer(kafka)
         defer { producer.close(deadlineMs: 1000) { _ in } }
         let handle = try producer.topic(topic)
@@ -91,14 +118,52 @@ public struct PushBenchmark {
     private func measure(_ batch: Int, _ names: Names) throws -> Figures {
         let sink = try Sink()
         defer { sink.stop() }
-        var configuration = PushConfiguration(kafka: kafka)
-        configuration.names = names
-        configuration.webhook = "http://127.0.0.1:\(sink.port)/"
-        configuration.secret = "a secret of the benchmark"
+        var configuration = configuration(names, sink)
         configuration.batchMax = batch
         configuration.memory.people = 2 * people
         // All are read and gathered before the first is told.
         configuration.coalescing.windowMs = 3000
+        let cpuNs = CurrentProcess.cpuNs
+        return try running(configuration) { stage in
+            let told = stage.metrics.told
+            guard try wait(seconds: 120, until: { told.value >= people }) else {
+                throw Failure(description: "told \(told.value) of \(people)")
+            }
+            let webhookNs = sink.cpuNs
+            return Figures(
+                batch: batch, notices: people, seconds: sink.seconds,
+                cpuSeconds: Double(CurrentProcess.cpuNs - cpuNs - webhookNs) / 1e9,
+                webhookCPUSeconds: Double(webhookNs) / 1e9)
+        }
+    }
+
+    private func measureBacklog(_ records: Int, _ awaySeconds: UInt64, _ names: Names) throws -> Backlog {
+        let sink = try Sink(status: 503)
+        defer { sink.stop() }
+        let before = CurrentProcess.residentBytes
+        return try running(configuration(names, sink)) { stage in
+            let metrics = stage.metrics
+            // Until it stops to read, or has everything, and then for long enough to open the breaker and to probe.
+            guard try wait(seconds: 120, until: { metrics.paused.value == 1 || metrics.unsettled.value >= records })
+            else { throw Failure(description: "read \(metrics.records.value) of \(records)") }
+            _ = try wait(seconds: awaySeconds, until: { false })
+            return Backlog(
+                records: records, held: Int(metrics.unsettled.value), people: Int(metrics.waiting.value),
+                residentBefore: Int(before), residentAfter: Int(CurrentProcess.residentBytes))
+        }
+    }
+
+    private func configuration(_ names: Names, _ sink: Sink) -> PushConfiguration {
+        var configuration = PushConfiguration(kafka: kafka)
+        configuration.names = names
+        configuration.webhook = "http://127.0.0.1:\(sink.port)/"
+        configuration.secret = "a secret of the benchmark"
+        return configuration
+    }
+
+    private func running<Result>(
+        _ configuration: PushConfiguration, _ body: (PushStage) throws -> Result
+    ) throws -> Result {
         let stage = PushStage(configuration, log: log, metrics: Metrics(), clock: clock)
         let log = log
         let thread = Thread.start(name: "push") {
@@ -108,18 +173,17 @@ public struct PushBenchmark {
             stage.stop()
             thread.join()
         }
-        let told = stage.metrics.told
-        let deadlineNs = clock.monotonicNs + 120_000_000_000
+        return try body(stage)
+    }
+
+    private func wait(seconds: UInt64, until isDone: () -> Bool) throws -> Bool {
+        let deadlineNs = clock.monotonicNs + seconds * 1_000_000_000
         let pause = try EventLoop()
         defer { pause.close() }
-        var cpuNs: UInt64 = 0
-        while told.value < people {
-            if cpuNs == 0, sink.requests > 0 { cpuNs = CurrentProcess.cpuNs }
-            guard clock.monotonicNs < deadlineNs else { throw Failure(description: "told \(told.value) of \(people)") }
-            pause.runOnce(timeoutMs: 2)
+        while !isDone() {
+            guard clock.monotonicNs < deadlineNs else { return false }
+            pause.runOnce(timeoutMs: 5)
         }
-        return Figures(
-            batch: batch, notices: people, seconds: sink.seconds,
-            cpuSeconds: Double(CurrentProcess.cpuNs - cpuNs) / 1e9)
+        return true
     }
 }

@@ -69,16 +69,36 @@ public struct Notice: Equatable, Sendable {
     /// Names the records that this notice stands for, for ever: `user/partition/first-last`. A repeat after a crash may
     /// have gathered more meanwhile; then its last offset is higher, and it is another notice, which must be shown.
     public var idempotencyKey: String {
-        var ranges: [Int32: (first: Int64, last: Int64)] = [:]
+        var bytes: [UInt8] = []
+        appendIdempotencyKey(to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    func appendIdempotencyKey(to bytes: inout [UInt8]) {
+        // All records of a person are in one partition, unless somebody else writes to the topic too.
+        var ranges: [(partition: Int32, first: Int64, last: Int64)] = []
         for part in chats {
             for record in part.records {
-                let known = ranges[record.partition] ?? (record.offset, record.offset)
-                ranges[record.partition] = (min(known.first, record.offset), max(known.last, record.offset))
+                if let index = ranges.firstIndex(where: { $0.partition == record.partition }) {
+                    ranges[index].first = min(ranges[index].first, record.offset)
+                    ranges[index].last = max(ranges[index].last, record.offset)
+                } else {
+                    ranges.append((record.partition, record.offset, record.offset))
+                }
             }
         }
-        // All records of a person are in one partition, unless somebody else writes to the topic too.
-        let texts = ranges.sorted { $0.key < $1.key }.map { "\($0.key)/\($0.value.first)-\($0.value.last)" }
-        return "\(user)/\(texts.joined(separator: ","))"
+        if ranges.count > 1 { ranges.sort { $0.partition < $1.partition } }
+        user.uuid.appendText(to: &bytes)
+        var separator = UInt8(ascii: "/")
+        for range in ranges {
+            bytes.append(separator)
+            bytes.appendDecimal(range.partition)
+            bytes.append(UInt8(ascii: "/"))
+            bytes.appendDecimal(range.first)
+            bytes.append(UInt8(ascii: "-"))
+            bytes.appendDecimal(range.last)
+            separator = UInt8(ascii: ",")
+        }
     }
 
     /// The notice without some of its chats, and the records of those.

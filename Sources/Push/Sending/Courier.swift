@@ -139,10 +139,10 @@ final class Courier {
         var status: Int?
         switch result {
         case .success(let response):
-            status = response.status
-            outcome = .status(response.status, retryAfterMs: response.retryAfterSeconds.map { Int64($0) * 1000 })
             if response.status >= 500 { breaker.failed(call, nowMs: clock.wallMs) } else { breaker.answered() }
             if (200..<300).contains(response.status) { return parcel.onSettled(.accepted(response)) }
+            status = response.status
+            outcome = .status(response.status, retryAfterMs: response.retryAfterSeconds.map { Int64($0) * 1000 })
         case .failure(let error) where error.code == .badRequest || error.code == .forbidden:
             breaker.abandoned(call)
             return settle(parcel, status: nil, "\(error)")

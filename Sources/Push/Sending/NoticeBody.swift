@@ -16,8 +16,10 @@ public enum NoticeBody {
         _ notice: Notice, devices: [PushDevices.Token] = [], showsPreview: Bool, chatsMax: Int = .max, nowMs: Int64,
         to json: inout JSONWriter
     ) {
+        var id: [UInt8] = []
+        notice.appendIdempotencyKey(to: &id)
         json.object { json in
-            json.field("id", notice.idempotencyKey)
+            json.field("id", utf8: id.span)
             json.field("user", notice.user)
             json.field("count", notice.count)
             json.field("ts", nowMs)
@@ -42,40 +44,42 @@ public enum NoticeBody {
     }
 
     private static func write(_ part: Notice.ChatPart, showsPreview: Bool, to json: inout JSONWriter) {
-        let event = LastEvent(part.last)
+        let event = LastEvent(part.last.span)
         json.field("chat", part.chat)
         json.field("count", part.count)
         json.field("new", part.gathered)
         json.field("seq", part.lastSeq)
         if let from = event.from { json.field("from", from) }
-        if showsPreview, let text = event.text { json.field("preview", preview(text)) }
+        if showsPreview, let text = event.text { writePreview(text, part.last.span, to: &json) }
     }
 
-    /// The beginning of a text, cut between characters.
-    static func preview(_ text: String) -> String {
-        guard text.unicodeScalars.count > previewScalarsMax else { return text }
-        return String(text.prefix(previewScalarsMax)) + "…"
+    /// The beginning of a text, cut between characters; a short one goes through as it was written.
+    private static func writePreview(_ text: JSONString, _ event: Span<UInt8>, to json: inout JSONWriter) {
+        guard text.range.count > previewScalarsMax, text.scalarCount(in: event) > previewScalarsMax else {
+            return json.field("preview", raw: event.extracting(text.quotedRange))
+        }
+        json.field("preview", String(text.text(in: event).prefix(previewScalarsMax)) + "…")
     }
 }
 
 /// What a notice needs of a `message` event.
 public struct LastEvent: Sendable {
     public private(set) var from: UserID?
-    public private(set) var text: String?
+    public private(set) var text: JSONString?
     public private(set) var seq: Int64 = 0
 
     private enum Field: String, CaseIterable { case from, text, seq }
     private static let fields = JSONFields<Field>()
 
     /// An event that lacks a field, or has it in another form, is shown without it: it has been delivered elsewhere.
-    public init(_ bytes: [UInt8]) {
+    public init(_ bytes: Span<UInt8>) {
         do throws(JSONError) {
-            var reader = JSONReader(bytes.span)
+            var reader = JSONReader(bytes)
             try reader.beginObject()
             while let name = try reader.nextField() {
-                switch Self.fields.find(name, in: bytes.span) {
+                switch Self.fields.find(name, in: bytes) {
                 case .from: from = try reader.readID()
-                case .text: text = try reader.readText()
+                case .text: text = try reader.readString()
                 case .seq: seq = try reader.readInt()
                 case nil: try reader.skipValue()
                 }
@@ -86,8 +90,23 @@ public struct LastEvent: Sendable {
     }
 
     /// Clients write a mention as `@` and the person's id.
-    public func mentions(_ user: UserID) -> Bool {
+    public func mentions(_ user: UserID, in event: Span<UInt8>) -> Bool {
         guard let text else { return false }
-        return text.contains("@\(user)")
+        guard !text.hasEscapes else {
+            var decoded: [UInt8] = []
+            text.appendDecoded(from: event, to: &decoded)
+            return Self.mention(of: user, in: decoded.span)
+        }
+        return Self.mention(of: user, in: event.extracting(text.range))
+    }
+
+    private static func mention(of user: UserID, in text: Span<UInt8>) -> Bool {
+        var index = 0
+        while index + UUID.textCount < text.count {
+            index += 1
+            guard text[index - 1] == UInt8(ascii: "@") else { continue }
+            if UUID(text: text.extracting(index..<index + UUID.textCount)) == user.uuid { return true }
+        }
+        return false
     }
 }

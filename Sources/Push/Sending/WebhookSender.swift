@@ -86,8 +86,12 @@ final class WebhookSender {
     /// Another batch has another key, even if it begins with the same notice.
     private func key(of batch: [Item]) -> String {
         if configuration.batchMax == 1 { return batch[0].notice.idempotencyKey }
-        let ids = batch.map(\.notice.idempotencyKey).joined(separator: "\n")
-        return "batch/" + Base64.encode(Crypto.sha256(Array(ids.utf8)), .url)
+        var ids: [UInt8] = []
+        for item in batch {
+            if !ids.isEmpty { ids.append(UInt8(ascii: "\n")) }
+            item.notice.appendIdempotencyKey(to: &ids)
+        }
+        return "batch/" + Base64.encode(Crypto.sha256(ids), .url)
     }
 
     /// The webhook names tokens in its answer; or, for a notice by itself, says that all of its devices are gone. A 404 is

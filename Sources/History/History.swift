@@ -19,7 +19,7 @@ public struct HistoryConfiguration: Sendable {
     public var names: Names
     public var retentionDays = 30
     /// A transaction takes at most so many records.
-    public var batchRecordsMax = 10_000
+    public var batchRecordsMax = 20_000
     /// A record waits at most so long for others to share its transaction with, when they keep coming.
     public var lingerMs = 20
     public var groupInstanceID: String?

@@ -47,6 +47,13 @@ final class HistorySink {
         case running
     }
 
+    /// A transaction that is lost in a crash of the server is read again from the log, position and all. And the sink looks
+    /// rows up by their keys, always: to join a batch of thousands the planner would read all chats instead, every time.
+    private static let settings = """
+        SET application_name = 'fanout history'; SET synchronous_commit = off;
+        SET enable_hashjoin = off; SET enable_mergejoin = off
+        """
+
     static let backoffMinMs = 50
     static let backoffMaxMs = 5000
     static let upkeepEveryMs: Int64 = 1000
@@ -68,10 +75,9 @@ final class HistorySink {
         signalsName = configuration.names[.signals]
         messages = consumer.topic(messagesName)
         _ = consumer.topic(signalsName)
-        // A transaction that is lost in a crash of the server is read again from the log, position and all.
-        database = ReconnectingStore(
-            configuration.postgres, setUp: "SET synchronous_commit = off; SET application_name = 'fanout history'"
-        ) { log.debug("postgres", ["notice": "\($0)"]) }
+        database = ReconnectingStore(configuration.postgres, setUp: Self.settings) {
+            log.debug("postgres", ["notice": "\($0)"])
+        }
         rejects = try RejectLog(configuration.kafka, topic: configuration.names[.rejected], log: kafkaLog)
     }
 

@@ -90,14 +90,14 @@ enum SinkWriter {
         _ batch: SinkBatch, carefully: Bool, _ postgres: inout PostgresConnection
     ) throws(PostgresError) -> [Int] {
         guard batch.rowCount > 0 else { return [] }
-        let (header, trailer) = (Copy.header, Copy.trailer)
         guard carefully else {
+            let rows = batch.sortedRows()
             try postgres.beginCopyIn(Copy.messages)
-            try postgres.writeCopy(batch.rows.span)
-            try postgres.writeCopy(trailer.span)
+            try postgres.writeCopy(rows.span)
             try postgres.endCopy()
             return []
         }
+        let (header, trailer) = (Copy.header, Copy.trailer)
         var refused: [Int] = []
         for index in 0..<batch.rowCount {
             try postgres.execute("SAVEPOINT row")
@@ -174,7 +174,7 @@ enum SinkWriter {
 
     private static func preview(of text: Span<UInt8>) -> String {
         var reader = JSONReader(text)
-        return (try? reader.readText()).map(SinkBatch.preview) ?? ""
+        return (try? reader.readString()).map { SinkBatch.preview($0, in: text) } ?? ""
     }
 
     // MARK: What is known of chats and readers
@@ -186,25 +186,36 @@ enum SinkWriter {
         let chats = activity.keys.sorted()
         let all = chats.compactMap { activity[$0] }
         let nobody = UUID(high: 0, low: 0)
-        // Chats that are gone have no activity. A chat of which this batch has only edits keeps its last message.
+        let parameters: [PostgresValue] = [
+            .ids(chats), .ints(all.map(\.lastSeq)), .ints(all.map { $0.lastSeq < 0 ? $0.changedTs : $0.lastTs }),
+            .uuids(all.map { $0.sender?.uuid ?? nobody }), .texts(all.map(\.preview)), .ints(all.map(\.changedTs)),
+        ]
+        let values = """
+            (SELECT chat, seq, ts, nullif(sender, '00000000-0000-0000-0000-000000000000') AS sender, preview, changed
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[])
+                 AS u(chat, seq, ts, sender, preview, changed)) v
+            """
+        // A chat of which this batch has only edits keeps its last message.
+        let updated = try postgres.query(
+            """
+            UPDATE chat_activity a SET
+                last_seq = greatest(a.last_seq, v.seq),
+                last_ts = CASE WHEN v.seq > a.last_seq THEN v.ts ELSE a.last_ts END,
+                last_sender = CASE WHEN v.seq > a.last_seq THEN v.sender ELSE a.last_sender END,
+                last_preview = CASE WHEN v.seq > a.last_seq THEN v.preview ELSE a.last_preview END,
+                changed_ts = greatest(a.changed_ts, v.changed)
+            FROM \(values) WHERE a.chat_id = v.chat
+            """, parameters
+        ).affectedRows
+        guard updated < chats.count else { return }
+        // Chats in which something is said for the first time; those that are gone have no activity. Not one upsert for
+        // all: it locks and logs each row before it updates it, at half the price again.
         try postgres.query(
             """
-            INSERT INTO chat_activity AS a (chat_id, last_seq, last_ts, last_sender, last_preview, changed_ts)
-            SELECT v.chat, v.seq, v.ts, nullif(v.sender, '00000000-0000-0000-0000-000000000000'), v.preview, v.changed
-            FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[])
-                AS v(chat, seq, ts, sender, preview, changed)
-            JOIN chats c ON c.chat_id = v.chat
-            ON CONFLICT (chat_id) DO UPDATE SET
-                last_seq = greatest(a.last_seq, excluded.last_seq),
-                last_ts = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_ts ELSE a.last_ts END,
-                last_sender = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_sender ELSE a.last_sender END,
-                last_preview = CASE WHEN excluded.last_seq > a.last_seq THEN excluded.last_preview ELSE a.last_preview END,
-                changed_ts = greatest(a.changed_ts, excluded.changed_ts)
-            """,
-            [
-                .ids(chats), .ints(all.map(\.lastSeq)), .ints(all.map { $0.lastSeq < 0 ? $0.changedTs : $0.lastTs }),
-                .uuids(all.map { $0.sender?.uuid ?? nobody }), .texts(all.map(\.preview)), .ints(all.map(\.changedTs)),
-            ])
+            INSERT INTO chat_activity (chat_id, last_seq, last_ts, last_sender, last_preview, changed_ts)
+            SELECT v.chat, v.seq, v.ts, v.sender, v.preview, v.changed FROM \(values) JOIN chats c ON c.chat_id = v.chat
+            ON CONFLICT DO NOTHING
+            """, parameters)
     }
 
     private static func storeMarks(

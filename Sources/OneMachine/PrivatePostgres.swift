@@ -85,10 +85,20 @@ struct PrivatePostgres {
         }
         let settings = [
             "listen_addresses=127.0.0.1", "port=\(port)", "unix_socket_directories=", "wal_level=logical",
-            "max_replication_slots=10", "max_wal_senders=10", "max_slot_wal_keep_size=4GB", "shared_buffers=128MB",
+            "max_replication_slots=10", "max_wal_senders=10", "max_slot_wal_keep_size=4GB",
+            "shared_buffers=\(Self.bufferMiB((try? File.text(of: "/proc/meminfo")) ?? ""))MB",
         ]
         return try ChildProcess(
             programs + "/postgres", ["-D", data] + settings.flatMap { ["-c", $0] }, options: options)
+    }
+
+    /// What a backend does not find here it copies in from the system's cache and, with as much as History changes, writes
+    /// another page out first: that was a quarter of storing and half of the conversation list over 10 M messages. An eighth
+    /// of the machine's memory, which is taken only as it is used.
+    static func bufferMiB(_ memoryInfo: String) -> Int {
+        let total = memoryInfo.split(separator: "\n").first { $0.hasPrefix("MemTotal:") }
+        let kilobytes = total.flatMap { $0.split(separator: " ").dropFirst().first }.flatMap { Int($0) } ?? 0
+        return min(1024, max(128, kilobytes / 1024 / 8))
     }
 
     /// Waits until it answers, and makes the database on the first start.

@@ -35,6 +35,14 @@ import Wire
         #expect(text.contains("apt-get install postgresql") && text.contains("--postgres") && !text.contains("\n"))
     }
 
+    @Test(arguments: [
+        ("MemTotal:       25000000 kB\nMemFree: 1 kB\n", 1024), ("MemTotal:        4000000 kB\n", 488),
+        ("MemTotal:         500000 kB\n", 128), ("", 128),
+    ])
+    func `Postgres gets an eighth of the memory, within limits`(memoryInfo: String, mebibytes: Int) {
+        #expect(PrivatePostgres.bufferMiB(memoryInfo) == mebibytes)
+    }
+
     @Test func `tokens are renewed while it runs, in files that only their owner can read`() throws {
         let directory = NSTemporaryDirectory() + "fanout-up-" + String(UInt64.random(in: 0 ... .max), radix: 36)
         try Directory.create(directory)

@@ -16,7 +16,7 @@ extension Command {
             Option.postgres,
             Option.metrics,
             Option("retention-days", .integer(1...3650), "drop messages after so many days", standard: "30"),
-            Option("batch", .integer(1...1_000_000), "records in one transaction, at most", standard: "10000"),
+            Option("batch", .integer(1...1_000_000), "records in one transaction, at most", standard: "20000"),
             Option(
                 "instance", .string("NAME"), "a stable name of this process: a quick restart moves no partitions"),
         ],

@@ -56,6 +56,18 @@ import Wire
         stage?.stop()
     }
 
+    @Test func `no more requests are under way at once than were asked for`() throws {
+        let (log, webhook) = (try PushLog(), try Webhook())
+        try log.write(.push, partition: 0, (0..<30).map { log.record(.random(), seq: $0) })
+        let stage = try log.run {
+            $0.webhook = webhook.url("/slow")
+            $0.concurrency = 3
+        }
+        #expect(try eventually { try log.committed(partition: 0) == 30 }, "\(stage.failureText)")
+        #expect(webhook.calls.map(\.at_once).max() == 3)
+        stage.stop()
+    }
+
     @Test func `whoever was seen after a message is not told, and old presence hides nothing`() throws {
         let (log, webhook) = (try PushLog(), try Webhook())
         let (came, wasThere, left, isUntold) = (UserID.random(), UserID.random(), UserID.random(), UserID.random())

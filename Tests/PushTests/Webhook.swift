@@ -12,6 +12,8 @@ final class Webhook: Sendable {
         let key: String?
         let attempt: Int
         let at: Double
+        /// Requests under way, this one counted.
+        let at_once: Int
         let signature: String?
         let body: String
 

@@ -1,12 +1,19 @@
 """A webhook that behaves as its path says, and prints what it gets as JSON lines. With CERT and KEY it speaks TLS."""
 import http.server, json, ssl, sys, threading, time
 
-seen, lock, total = {}, threading.Lock(), 0
+seen, lock, total, under_way = {}, threading.Lock(), 0, 0
 
 class Webhook(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
+        global under_way
+        with lock: under_way += 1
+        try: self.behave()
+        finally:
+            with lock: under_way -= 1
+
+    def behave(self):
         global total
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.headers["Idempotency-Key"]
@@ -14,7 +21,7 @@ class Webhook(http.server.BaseHTTPRequestHandler):
             seen[key] = attempt = seen.get(key, 0) + 1
             total += 1
             number = total
-            print(json.dumps({"path": self.path, "key": key, "attempt": attempt, "at": time.time(),
+            print(json.dumps({"path": self.path, "key": key, "attempt": attempt, "at": time.time(), "at_once": under_way,
                               "signature": self.headers["X-Fanout-Signature"], "body": body.decode()}), flush=True)
         if self.path == "/flaky" and attempt < 3: return self.answer(503)
         if self.path.startswith("/down/") and number <= int(self.path[6:]): return self.answer(503)
@@ -28,6 +35,7 @@ class Webhook(http.server.BaseHTTPRequestHandler):
             return
         if self.path == "/large": return self.answer(200, body=b"x" * 1000000)
         if self.path == "/hangs": time.sleep(30)
+        if self.path == "/slow": time.sleep(0.1)
         if self.path == "/gone":
             tokens = [device["token"] for device in json.loads(body).get("devices", [])]
             return self.answer(200, body=json.dumps({"gone": tokens, "more": [1]}).encode())

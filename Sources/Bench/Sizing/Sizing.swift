@@ -49,7 +49,7 @@ public struct Sizing: Sendable {
     static let envelopeBytes = (incoming: 260.0, messages: 300.0, deliveries: 420.0, recipient: 39.0)
     /// Sessions that one process can hold with the usual limit of descriptors raised to a million.
     static let processSessions = 500_000.0
-    /// Messages a second that one Postgres stores, with half of what was measured.
+    /// Messages a second that one Postgres stores beside all else it does: a quarter of what it can.
     static let databaseMessages = 25_000.0
 
     public struct Stage: Sendable, Equatable {

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct SyncTests {
     /// `FANOUT_SEED` runs one world alone.
-    private static let worlds = ProcessInfo.processInfo.environment["FANOUT_SEED"] == nil ? 100 : 1
+    private static let worlds = ProcessInfo.processInfo.environment["FANOUT_SEED"] == nil ? 200 : 1
 
     @Test func `whenever devices leave and come back among sends, none misses a message and each chat is in order`()
         throws

@@ -104,24 +104,49 @@ public struct UUID: Hashable, Sendable, Comparable {
     /// Appends the 36 characters.
     @inlinable
     public func appendText(to bytes: inout [UInt8]) {
+        var text = InlineArray<36, UInt8>(repeating: 0x2d)
+        write(to: &text, at: 0)
+        bytes.append(text.span)
+    }
+
+    /// Appends a JSON string of the characters behind a comma, as in a list.
+    @inlinable
+    public func appendListed(to bytes: inout [UInt8]) {
+        var text = InlineArray<39, UInt8>(repeating: 0x2d)
+        text[0] = 0x2c
+        text[1] = 0x22
+        write(to: &text, at: 2)
+        text[38] = 0x22
+        bytes.append(text.span)
+    }
+
+    /// Writes the digits; the hyphens are there. In a place of fixed size, so that the compiler sees that no index is out of
+    /// it, and makes a few stores of the whole: written one by one into an array they were two fifths of the join's time.
+    @inlinable @inline(__always)
+    func write<let count: Int>(to text: inout InlineArray<count, UInt8>, at start: Int) {
         let words = (
             Self.text(high >> 32), Self.text(high & 0xffff_ffff), Self.text(low >> 32), Self.text(low & 0xffff_ffff)
         )
-        bytes.append(addingCapacity: Self.textCount) { output in
-            func append(_ word: UInt64, _ range: Range<Int>) {
-                for index in range { output.append(UInt8(truncatingIfNeeded: word >> UInt64(56 &- index &* 8))) }
-            }
-            append(words.0, 0..<8)
-            output.append(0x2d)
-            append(words.1, 0..<4)
-            output.append(0x2d)
-            append(words.1, 4..<8)
-            output.append(0x2d)
-            append(words.2, 0..<4)
-            output.append(0x2d)
-            append(words.2, 4..<8)
-            append(words.3, 0..<8)
-        }
+        Self.write(words.0, 0, to: &text, at: start)
+        Self.write(words.0, 4, to: &text, at: start &+ 4)
+        Self.write(words.1, 0, to: &text, at: start &+ 9)
+        Self.write(words.1, 4, to: &text, at: start &+ 14)
+        Self.write(words.2, 0, to: &text, at: start &+ 19)
+        Self.write(words.2, 4, to: &text, at: start &+ 24)
+        Self.write(words.3, 0, to: &text, at: start &+ 28)
+        Self.write(words.3, 4, to: &text, at: start &+ 32)
+    }
+
+    /// Four of a word's characters.
+    @inlinable @inline(__always)
+    static func write<let count: Int>(
+        _ word: UInt64, _ first: Int, to text: inout InlineArray<count, UInt8>, at start: Int
+    ) {
+        let four = UInt32(truncatingIfNeeded: word >> UInt64(32 &- first &* 8))
+        text[start] = UInt8(truncatingIfNeeded: four >> 24)
+        text[start &+ 1] = UInt8(truncatingIfNeeded: four >> 16)
+        text[start &+ 2] = UInt8(truncatingIfNeeded: four >> 8)
+        text[start &+ 3] = UInt8(truncatingIfNeeded: four)
     }
 
     public func appendBinary(to bytes: inout [UInt8]) {

@@ -23,6 +23,15 @@ import Wire
         #expect(UUID(text) == nil)
     }
 
+    @Test func `in a list an id is a string behind a comma`() {
+        for _ in 0..<100 {
+            let id = UUID.random()
+            var bytes = [UInt8]("[1".utf8)
+            id.appendListed(to: &bytes)
+            #expect(String(decoding: bytes, as: UTF8.self) == "[1,\"\(id)\"")
+        }
+    }
+
     @Test func `a random id is a version 4 UUID`() {
         let text = UUID.random().description.utf8.map { $0 }
         #expect(text[14] == UInt8(ascii: "4"))

@@ -119,7 +119,7 @@ public struct JoinOutput: Sendable {
 
     @inline(__always)
     mutating func recipient(_ user: UserID, isFirst: Bool) {
-        if !isFirst { json.bytes.append(UInt8(ascii: ",")) }
+        guard isFirst else { return user.uuid.appendListed(to: &json.bytes) }
         json.bytes.append(UInt8(ascii: "\""))
         user.uuid.appendText(to: &json.bytes)
         json.bytes.append(UInt8(ascii: "\""))

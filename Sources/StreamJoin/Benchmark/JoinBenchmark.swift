@@ -179,21 +179,29 @@ public struct JoinBenchmark {
         return TableResult(rows: rows, memberships: members, bytes: bytes)
     }
 
+    // As CDC writes them: half of the members have come by a snapshot, half since.
+
     static func writeMember(_ chat: ChatID, _ user: UserID, _ transaction: Int, to json: inout JSONWriter) {
-        writeEnvelope("members", transaction, to: &json) { json in
+        writeEnvelope("members", transaction, isSnapshot: transaction % 2 == 0, to: &json) { json in
             json.field("chat_id", chat)
             json.field("user_id", user)
-            json.field("role", "member")
-            json.field("joined_at", "2026-01-01 00:00:00+00")
+            json.field("role", transaction % 10 == 0 ? "admin" : "member")
+            // Postgres leaves the last zeros out.
+            var microseconds = 100_000 + transaction % 900_000
+            while microseconds % 10 == 0 { microseconds /= 10 }
+            json.field("joined_at", "2026-01-01 00:00:00.\(microseconds)+00")
+            json.nullField("muted_until")
         }
     }
 
     static func writeChat(_ chat: ChatID, _ transaction: Int, to json: inout JSONWriter) {
-        writeEnvelope("chats", transaction, to: &json) { json in
+        writeEnvelope("chats", transaction, isSnapshot: transaction % 2 == 0, to: &json) { json in
             json.field("chat_id", chat)
             json.field("kind", "group")
             json.field("title", "A chat")
-            json.field("meta_version", 1)
+            json.field("meta_version", 1 + transaction % 1000)
+            json.field("open_history", false)
+            json.field("created_at", "2026-01-01 00:00:00.123456+00")
         }
     }
 
@@ -206,22 +214,25 @@ public struct JoinBenchmark {
     }
 
     private static func writeEnvelope(
-        _ table: String, _ transaction: Int, to json: inout JSONWriter, _ row: (inout JSONWriter) -> Void
+        _ table: String, _ transaction: Int, isSnapshot: Bool, to json: inout JSONWriter,
+        _ row: (inout JSONWriter) -> Void
     ) {
         json.object { json in
-            json.field("op", "r")
+            json.field("op", isSnapshot ? "r" : "c")
             json.nullField("before")
             json.name("after")
             json.object(row)
             json.name("source")
             json.object { json in
+                json.field("db", "fanout")
+                json.field("schema", "public")
                 json.field("table", table)
-                json.field("lsn", transaction)
-                json.field("txId", transaction)
-                json.field("ts_ms", 1_700_000_000_000)
-                json.field("snapshot", true)
+                json.field("lsn", 20_000_000_000 + 100 * transaction)
+                if isSnapshot { json.nullField("txId") } else { json.field("txId", transaction) }
+                json.field("ts_ms", 1_700_000_000_000 + transaction)
+                json.field("snapshot", isSnapshot)
             }
-            json.field("ts_ms", 1_700_000_000_000)
+            json.field("ts_ms", 1_700_000_000_000 + transaction)
         }
     }
 

@@ -44,6 +44,11 @@ struct IdentifierIndex<Row: Identified>: Sendable {
         }
     }
 
+    /// The slot at which a search for the id begins. For reading ahead: its value is of no use.
+    func firstSlot(_ identity: Row.Identity) -> UInt32 {
+        slots[home(of: identity) & (slots.count &- 1)]
+    }
+
     /// Adds a row whose id is not in the index yet.
     mutating func insert(_ row: Int, of rows: borrowing [Row]) {
         if (count + 1) * 4 > slots.count * 3 { grow(to: slots.count * 2, rows) }

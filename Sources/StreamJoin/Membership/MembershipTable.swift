@@ -56,6 +56,8 @@ public struct MembershipTable: ~Copyable {
     /// While the table is filled from the log nobody lists recipients: members are added at the end of their lists, and
     /// put in order once, by `endLoading`.
     private var isLoading = false
+    private var ahead: [Int] = []
+    private var lastRead: UInt32 = 0
 
     /// - Parameters:
     ///   - deliveryPartitions: how many partitions `chat.deliveries` has.
@@ -232,6 +234,22 @@ public struct MembershipTable: ~Copyable {
                 freeRow(row)
             }
         }
+    }
+
+    /// Reads what changes of these memberships are going to look at, one step of the way for all of them at a time. A table
+    /// of millions is in no cache, and a change by itself waits for memory at each step; these waits overlap.
+    mutating func readAhead(_ places: [(chat: UUID, user: UUID)]) {
+        var read: UInt32 = 0
+        for place in places { read &+= chatIndex.firstSlot(place.chat) &+ userIndex.firstSlot(place.user) }
+        ahead.removeAll(keepingCapacity: true)
+        for place in places {
+            let chat = chatIndex.find(place.chat, in: chats)
+            if let user = userIndex.find(place.user, in: users) { read &+= users[user].references }
+            if let chat, chats[chat].count > 0 { ahead.append(Int(chats[chat].start)) }
+        }
+        for cell in ahead { read &+= arena[cell] }
+        // So that the compiler cannot see that nobody wants to know.
+        lastRead = read
     }
 
     /// Many changes follow, and until `endLoading` no chat is listed.

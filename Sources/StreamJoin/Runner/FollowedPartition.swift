@@ -23,6 +23,7 @@ final class FollowedPartition {
     func take(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, _ table: inout MembershipTable) {
         if waiting.isEmpty, offset < committed {
             apply(key: key, value: value, offset: offset, &table)
+            changes.settle(&table)
         } else {
             waiting.append(key: key, value: value, offset: offset, timestampMs: 0)
         }
@@ -40,6 +41,7 @@ final class FollowedPartition {
             return true
         }
         swap(&backlog, &waiting)
+        changes.settle(&table)
     }
 
     /// Everything below the commit has been read.

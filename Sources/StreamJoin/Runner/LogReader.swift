@@ -14,6 +14,9 @@ struct LogReader: ~Copyable {
         consumer = try Consumer(kafka, options, log: log)
     }
 
+    /// When nothing has come for so long, the queue has been emptied.
+    private static let idleMs = 2
+
     struct Stretch {
         var partition: TopicPartition
         var start: Int64
@@ -32,6 +35,7 @@ struct LogReader: ~Copyable {
     ) throws {
         var ends: [Int32: [String: Int64]] = [:]
         var left = 0
+        var idlePolls = 0
         for stretch in stretches where stretch.start < stretch.end {
             ends[stretch.partition.partition, default: [:]][stretch.partition.topic] = stretch.end
             left += 1
@@ -41,7 +45,12 @@ struct LogReader: ~Copyable {
             stretches.filter { $0.start < $0.end }.map { PartitionStart($0.partition, at: .offset($0.start)) })
         while left > 0 {
             try keepUp()
-            let batch = consumer.poll(maxMessages: 2000, timeoutMs: 1000)
+            let batch = consumer.poll(maxMessages: 2000, timeoutMs: Self.idleMs)
+            if batch.count == 0, batch.event == nil {
+                idlePolls += 1
+                let waiting = stretches.filter { ends[$0.partition.partition]?[$0.partition.topic] != nil }
+                wakeFetcher(of: waiting[idlePolls % waiting.count].partition)
+            }
             var lastPartition: Int32 = -1
             var lastTopic: ConsumerTopic?
             var end: Int64 = -1
@@ -67,6 +76,12 @@ struct LogReader: ~Copyable {
             }
         }
         try consumer.unassign()
+    }
+
+    /// librdkafka fetches nothing while its queue is full, and before 2.2 looks at the queue again only after a second, or
+    /// when there is something else to do for its thread. A question to the partition's broker is that.
+    private func wakeFetcher(of partition: TopicPartition) {
+        _ = try? consumer.watermarks(partition, timeoutMs: 1000)
     }
 
     func close() { consumer.close(deadlineMs: 2000) }

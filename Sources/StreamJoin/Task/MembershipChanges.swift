@@ -52,18 +52,9 @@ struct MembershipChanges: Sendable {
         case unchanged
     }
 
-    private enum Content: Sendable {
-        case member(Member, mayBeUnchanged: Bool)
-        case chat(ChatID, Int64, isSnapshot: Bool)
-        case chatDeleted(ChatID)
-    }
-
-    private struct Entry: Sendable {
+    struct Entry: Sendable {
         var offset: Int64
-        var transaction: Int64?
-        /// Where the transaction stands among all.
-        var lsn: Int64?
-        var content: Content
+        var row: RowChange
     }
 
     /// A transaction with more changes than this is applied as it comes.
@@ -76,13 +67,18 @@ struct MembershipChanges: Sendable {
     private static let deletedMax = 64
     private var waiting: [Entry] = []
     private var first = 0
+    var forms = RowChangeForms()
+    /// Of a restore: changes that have been read and not been applied yet.
+    var ahead: [Entry] = []
+    /// Where in the table these look; kept for its memory.
+    var places: [(chat: UUID, user: UUID)] = []
     /// The versions that wait behind changes, by chat: the highest, how many, and of which transaction.
     private var versions: [ChatID: (version: Int64, count: Int, transaction: Int64?)] = [:]
 
     var isEmpty: Bool { first == waiting.count }
 
     /// The offset from which the log must be read again by whoever takes over: nothing below it waits here.
-    func position(next: Int64) -> Int64 { isEmpty ? next : waiting[first].offset }
+    func position(next: Int64) -> Int64 { isEmpty ? ahead.first?.offset ?? next : waiting[first].offset }
 
     /// Takes a record in. `nil` as value is a tombstone.
     mutating func receive(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64) throws(JSONError) {
@@ -92,29 +88,14 @@ struct MembershipChanges: Sendable {
             if !waits(for: entry) { push(entry) }
             return
         }
-        let envelope = try ChangeEnvelope(decoding: value)
-        let row = value.extracting(envelope.row)
-        let isSnapshot = envelope.operation == .read
-        let isDeletion = envelope.operation == .delete
-        let content: Content
-        if envelope.table.equals("members", in: value) {
-            let member = try MemberRow(decoding: row)
-            let origin: Origin = !isSnapshot ? .stream : envelope.isReadAgain ? .laterSnapshot : .firstSnapshot
-            content = .member(
-                Member(chat: member.chat, user: member.user, role: isDeletion ? nil : member.role, origin: origin),
-                mayBeUnchanged: isSnapshot || envelope.operation == .update)
-        } else if envelope.table.equals("chats", in: value) {
-            let chat = try ChatRow(decoding: row)
-            content =
-                isDeletion
-                ? .chatDeleted(chat.chat) : .chat(chat.chat, max(0, chat.metaVersion), isSnapshot: isSnapshot)
-        } else if envelope.table.equals(ChatMembership.table, in: value) {
-            membership = (try ChatMembership(decoding: row), offset)
-            return
-        } else {
-            return
+        if let row = forms.find(value) { return push(Entry(offset: offset, row: row)) }
+        switch try MembershipRecord(decoding: value) {
+        case .row(let row):
+            forms.learn(value, row)
+            push(Entry(offset: offset, row: row))
+        case .membership(let membership): self.membership = (membership, offset)
+        case .other: break
         }
-        push(Entry(offset: offset, transaction: envelope.transaction, lsn: envelope.lsn, content: content))
     }
 
     /// The next step, if one can be taken now.
@@ -126,7 +107,7 @@ struct MembershipChanges: Sendable {
         }
         guard first < waiting.count else { return nil }
         let entry = waiting[first]
-        switch entry.content {
+        switch entry.row.content {
         case .chatDeleted(let chat):
             pop()
             if let known = table.findLogged(chat) {
@@ -148,17 +129,17 @@ struct MembershipChanges: Sendable {
                 return mayBeUnchanged ? .unchanged : .repeated
             }
             let hasVersion = known.map { table.exists($0) } ?? false
-            if member.origin == .stream, hasVersion, let known, entry.transaction != nil {
-                if let (version, _, transaction) = versions[member.chat], transaction == entry.transaction {
+            if member.origin == .stream, hasVersion, let known, entry.row.transaction != nil {
+                if let (version, _, transaction) = versions[member.chat], transaction == entry.row.transaction {
                     pop()
                     return version > table.metaVersion(of: known)
                         ? .apply(.member(member, metaVersion: version), offset: entry.offset)
                         : .repeated
                 }
                 let last = waiting[waiting.count - 1]
-                if last.transaction == entry.transaction {
+                if last.row.transaction == entry.row.transaction {
                     if !isComplete, waiting.count - first <= Self.waitingMax { return nil }
-                } else if let lsn = entry.lsn, let next = last.lsn, next < lsn {
+                } else if let lsn = entry.row.lsn, let next = last.row.lsn, next < lsn {
                     pop()
                     return .repeated
                 }
@@ -173,10 +154,10 @@ struct MembershipChanges: Sendable {
         return .membership(membership, isOver: isOver)
     }
 
-    private mutating func push(_ entry: Entry) {
-        if case .chat(let chat, let version, _) = entry.content {
-            let known = versions[chat] ?? (0, 0, entry.transaction)
-            versions[chat] = (max(known.version, version), known.count + 1, entry.transaction)
+    mutating func push(_ entry: Entry) {
+        if case .chat(let chat, let version, _) = entry.row.content {
+            let known = versions[chat] ?? (0, 0, entry.row.transaction)
+            versions[chat] = (max(known.version, version), known.count + 1, entry.row.transaction)
         }
         waiting.append(entry)
     }
@@ -193,9 +174,9 @@ struct MembershipChanges: Sendable {
     }
 
     private func waits(for entry: Entry) -> Bool {
-        guard case .member(let member, _) = entry.content else { return false }
+        guard case .member(let member, _) = entry.row.content else { return false }
         // Only the end of the list can be its deletion: they are written together.
-        guard first < waiting.count, case .member(let last, _) = waiting[waiting.count - 1].content else {
+        guard first < waiting.count, case .member(let last, _) = waiting[waiting.count - 1].row.content else {
             return false
         }
         return last.chat == member.chat && last.user == member.user && last.role == nil
@@ -213,11 +194,10 @@ struct MembershipChanges: Sendable {
         }
         try reader.finish()
         guard hasUser else {
-            return Entry(
-                offset: offset, transaction: nil, lsn: nil, content: .chatDeleted(try ChatRow(decoding: key).chat))
+            return Entry(offset: offset, row: RowChange(content: .chatDeleted(try ChatRow(decoding: key).chat)))
         }
         let row = try MemberRow(decoding: key)
         let member = Member(chat: row.chat, user: row.user, role: nil, origin: .stream)
-        return Entry(offset: offset, transaction: nil, lsn: nil, content: .member(member, mayBeUnchanged: false))
+        return Entry(offset: offset, row: RowChange(content: .member(member, mayBeUnchanged: false)))
     }
 }

@@ -128,10 +128,7 @@ private struct Reader {
                 let fitting = sees.filter { version, members in
                     guard version >= known, members[message.from] != nil else { return false }
                     if seen.largePartitions.isEmpty { return Set(members.keys) == Set(seen.recipients) }
-                    guard members.count > JoinSimulation.largeChat else { return false }
-                    // After a crash a large chat's message can follow changes that it was joined before (known-faults.md).
-                    let hasCrashed = plan.crashes || plan.crashAt != nil
-                    return hasCrashed || Set(members.keys) == reader.audiences[offset]
+                    return members.count > JoinSimulation.largeChat && Set(members.keys) == reader.audiences[offset]
                 }
                 let version = try #require(
                     fitting.keys.min(),

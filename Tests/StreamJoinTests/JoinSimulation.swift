@@ -254,13 +254,14 @@ struct JoinSimulation: ~Copyable {
         }
         var worker = SimulatedWorker(setup: setup, committed: committed, replayEnd: Int64(incoming.count))
         let last = compacted
+        worker.table.beginLoading()
         for offset in 0..<Int(committed.memberships) {
             let record = members[offset]
+            if offset == committed.members { worker.restored() }
             if let key = record.key, let end = last[key], offset < end { continue }
-            worker.task.restore(
-                key: record.key?.span, value: record.value?.span, offset: Int64(offset), into: &worker.table)
+            worker.restore(key: record.key, value: record.value, offset: Int64(offset))
         }
-        worker.task.restored(into: &worker.table)
+        worker.caughtUp()
         for record in outputs["messages/0"] ?? [] {
             guard let value = record.value else { continue }
             if let message = try? AcceptedMessage(decoding: value.span) { worker.task.recall(message) }
@@ -372,7 +373,41 @@ struct SimulatedWorker: ~Copyable {
         task = JoinTask(partition: 0, setup: setup, committed: committed, replayEnd: replayEnd)
     }
 
-    var isQuiet: Bool { queues.isEmpty && unacknowledged.isEmpty && !isTouched }
+    var isQuiet: Bool {
+        queues.isEmpty && unacknowledged.isEmpty && !isTouched && task.position.members == task.position.applied
+    }
+
+    // MARK: Start
+
+    private var isRestored = false
+
+    mutating func restore(key: [UInt8]?, value: [UInt8]?, offset: Int64) {
+        if isRestored {
+            task.catchUp(key: key?.span, value: value?.span, offset: offset, table: &table)
+        } else {
+            task.restore(key: key?.span, value: value?.span, offset: offset, into: &table)
+        }
+    }
+
+    mutating func restored() {
+        guard !isRestored else { return }
+        isRestored = true
+        task.restored(into: &table)
+        table.endLoading()
+    }
+
+    mutating func caughtUp() {
+        restored()
+        task.caughtUp(table: &table, output: &output)
+        tell()
+    }
+
+    private mutating func tell() {
+        if !output.records.isEmpty { isTouched = true }
+        collect()
+    }
+
+    // MARK: Work
 
     mutating func takeMessage(
         from log: [(value: [UInt8], ts: Int64)], end: Int64,
@@ -412,13 +447,11 @@ struct SimulatedWorker: ~Copyable {
     }
 
     mutating func takeChange(from log: [JoinSimulation.LogRecord]) {
-        guard !task.isReplaying, task.next.members < log.count else { return }
+        guard task.takesChanges, task.next.members < log.count else { return }
         let offset = task.next.members
         let record = log[Int(offset)]
-        task.members(
-            key: record.key?.span, value: record.value?.span, offset: offset, table: &table, output: &output)
+        task.members(key: record.key?.span, value: record.value?.span, offset: offset, table: &table)
         isTouched = true
-        collect()
     }
 
     private mutating func collect() {
@@ -467,7 +500,8 @@ struct SimulatedWorker: ~Copyable {
     }
 
     mutating func commitSucceeded() {
-        if let committable { task.commitSucceeded(committable) }
+        if let committable { task.commitSucceeded(committable, output: &output) }
         committable = nil
+        tell()
     }
 }

@@ -4,95 +4,6 @@ import Wire
 
 @testable import StreamJoin
 
-/// A task, its table, and what it has written, one record a line.
-private final class Transcript {
-    var table: MembershipTable
-    var task: JoinTask
-    var output = JoinOutput()
-    var nowMs: UInt64 = 1000
-    var lines: [String] = []
-    var deliveries: [Delivered] = []
-    /// What it has written to `chat.members`, and its tombstones there.
-    var memberships: [(key: [UInt8], value: [UInt8])] = []
-    var forgotten: [String] = []
-
-    init(
-        largeChat: Int = 256, partitions: Int32 = 1, partition: Int32 = 0, committed: Positions = Positions(),
-        replayEnd: Int64 = 0, recordBytesMax: Int = 990_000
-    ) {
-        var limits = JoinSetup.Limits()
-        limits.largeChat = largeChat
-        limits.recordBytesMax = recordBytesMax
-        table = MembershipTable(deliveryPartitions: 2, listedMax: max(1024, largeChat + 1))
-        task = JoinTask(
-            partition: partition,
-            setup: JoinSetup(chatPartitions: partitions, deliveryPartitions: 2, limits: limits), committed: committed,
-            replayEnd: replayEnd)
-    }
-
-    func take() {
-        for record in output.records {
-            guard let range = record.value else {
-                forgotten.append(String(decoding: output.bytes[record.key], as: UTF8.self))
-                continue
-            }
-            let value = Array(output.bytes[range])
-            if record.target == .members {
-                memberships.append((Array(output.bytes[record.key]), value))
-                continue
-            }
-            lines.append(String(decoding: value, as: UTF8.self))
-            let source = String(decoding: output.bytes[record.source], as: UTF8.self)
-            if record.target == .deliveries,
-                let delivery = try? Delivered(partition: record.partition, source: source, value: value.span)
-            {
-                deliveries.append(delivery)
-            }
-        }
-        output.removeAll()
-    }
-
-    func forget() { (lines, deliveries) = ([], []) }
-
-    func send(_ value: [UInt8]?, timestampMs: Int64 = 1) -> JoinStep {
-        let step = task.message(
-            value?.span, offset: task.next.incoming, timestampMs: timestampMs, nowNs: nowMs * 1_000_000, table: table,
-            output: &output)
-        take()
-        return step
-    }
-
-    func change(_ row: (key: [UInt8], value: [UInt8])) {
-        task.members(
-            key: row.key.span, value: row.value.span, offset: task.next.members, table: &table, output: &output)
-        take()
-    }
-
-    func commit() { task.commitSucceeded(task.position) }
-
-    /// Postgres answers what is asked now.
-    func answer(_ chat: ChatID, metaVersion: Int64, _ users: [UserID]) {
-        #expect(task.question(nowNs: nowMs * 1_000_000) == .members(chat))
-        let membership = ChatMembership(
-            chat: chat, metaVersion: metaVersion, members: users.map { .init($0, .member) })
-        task.membersRead(membership, table: table, output: &output)
-        take()
-    }
-
-    /// The members come in one transaction, and are committed.
-    func create(_ chat: ChatID, _ users: [UserID], version: Int64 = 1, admins: Set<UserID> = []) {
-        change(Rows.chat(chat, "c", version: 0, tx: version))
-        for user in users {
-            change(Rows.member(chat, user, "c", role: admins.contains(user) ? "admin" : "member", tx: version))
-        }
-        change(Rows.chat(chat, "u", version: version, tx: version))
-        commit()
-        forget()
-    }
-
-    func contains(_ text: String) -> Bool { lines.contains { $0.contains(text) } }
-}
-
 @Suite struct JoinTaskTests {
     let chat = ChatID.random()
     let users = (0..<6).map { _ in UserID.random() }
@@ -165,13 +76,33 @@ private final class Transcript {
         #expect(join.lines.isEmpty, "the change waits for its version")
         #expect(join.send(message) == waiting)
         join.change(Rows.chat(chat, "u", version: 2, tx: 2))
-        #expect(join.contains(#""change":"added","meta_version":2"#))
         // And for the commit of what it is joined against.
         #expect(join.send(message) == .waiting(.commit))
+        #expect(join.lines.isEmpty, "nobody is told of what is not committed")
         join.commit()
+        #expect(join.contains(#""change":"added","meta_version":2"#))
         join.forget()
         #expect(join.send(message) == .done)
         #expect(Set(join.deliveries.flatMap(\.to)) == Set(users + [late]))
+    }
+
+    @Test func `what messages wait for is counted and timed`() {
+        let join = Transcript()
+        join.create(chat, users)
+        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 2)
+        _ = join.send(message)
+        join.nowMs += 40
+        join.change(Rows.member(chat, users[1], "u", role: "admin", tx: 2))
+        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        #expect(join.send(message) == .waiting(.commit))
+        join.nowMs += 3
+        join.commit()
+        #expect(join.send(message) == .done)
+        let counts = join.task.counts
+        #expect(counts.heldMessages == 1 && counts.heldNs == 40_000_000)
+        #expect(counts.commitWaits == 1 && counts.commitWaitNs == 3_000_000)
+        _ = join.send(IncomingMessage.text("b", from: users[0], in: chat, metaVersion: 2))
+        #expect(join.task.counts.heldMessages == 1, "what does not wait is not counted")
     }
 
     @Test func `after 250 ms Postgres is asked, and its answer holds until CDC has come as far`() throws {
@@ -196,6 +127,7 @@ private final class Transcript {
         #expect(join.table.shadowCount == 1 && join.forgotten.isEmpty)
         join.change(Rows.chat(chat, "u", version: 3, tx: 9))
         #expect(join.table.shadowCount == 0)
+        join.commit()
         #expect(join.forgotten == [#"{"chat_id":"\#(chat)","table":"memberships"}"#])
     }
 
@@ -222,11 +154,12 @@ private final class Transcript {
         for user in users { next.table.put(user, in: chat, role: .member) }
         next.table.setChat(chat, metaVersion: 1)
         var offset = half
+        next.task.restored(into: &next.table)
         for row in [Rows.member(chat, late, "c", tx: 2), join.memberships[0]] {
-            next.task.restore(key: row.key.span, value: row.value.span, offset: offset, into: &next.table)
+            next.task.catchUp(key: row.key.span, value: row.value.span, offset: offset, table: &next.table)
             offset += 1
         }
-        next.task.restored(into: &next.table)
+        next.task.caughtUp(table: &next.table, output: &next.output)
         #expect(next.table.memberCount == users.count && next.table.shadowCount == 1)
         #expect(next.send(message) == .done)
         #expect(Set(next.deliveries.flatMap(\.to)) == [late, users[1]])
@@ -236,6 +169,7 @@ private final class Transcript {
         #expect(next.lines.isEmpty && next.forgotten.isEmpty && next.table.shadowCount == 1)
         #expect(next.task.position.memberships == half + 2)
         next.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        next.commit()
         #expect(next.contains(#""change":"added","meta_version":2"#) && next.table.shadowCount == 1)
     }
 
@@ -246,13 +180,17 @@ private final class Transcript {
         join.change(Rows.member(chat, users[4], "d", tx: 3))
         // The one before it comes first, as it came before.
         join.change(Rows.member(chat, users[0], "u", role: "admin", tx: 2))
+        join.commit()
         #expect(join.lines.isEmpty && join.table.memberCount == 6)
         join.change(Rows.chat(chat, "u", version: 2, tx: 2))
+        join.commit()
         join.forget()
         join.change(Rows.member(chat, users[5], "d", tx: 3))
         join.change(Rows.member(chat, users[4], "d", tx: 3))
+        join.commit()
         #expect(join.lines.isEmpty && join.table.memberCount == 6)
         join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        join.commit()
         #expect(join.contains(#""meta_version":3"#) && join.table.memberCount == 4)
     }
 
@@ -266,11 +204,11 @@ private final class Transcript {
         join.change(Rows.member(chat, users[5], "d", tx: 2))
         join.change(Rows.chat(chat, "u", version: 2, tx: 2))
         join.change(try #require(join.memberships.first))
+        join.commit()
         #expect(join.table.shadowCount == 0 && join.forgotten.count == 1)
         // Its tombstone is no deletion of the chat.
         let key = Array(join.forgotten[0].utf8)
-        join.task.members(
-            key: key.span, value: nil, offset: join.task.next.members, table: &join.table, output: &join.output)
+        join.task.members(key: key.span, value: nil, offset: join.task.next.members, table: &join.table)
         #expect(join.table.findLogged(chat).map { join.table.exists($0) } == true)
     }
 
@@ -287,6 +225,7 @@ private final class Transcript {
         join.change(Rows.chat(chat, "d", version: 3, tx: 4))
         #expect(join.table.find(chat) == nil)
         join.change(try #require(join.memberships.first))
+        join.commit()
         #expect(join.table.find(chat) == nil && join.table.shadowCount == 0 && join.forgotten.count == 1)
     }
 
@@ -392,38 +331,6 @@ private final class Transcript {
         }
     }
 
-    @Test func `a chat that grows over the limit lists its members once more, and then none`() throws {
-        let join = Transcript(largeChat: 5)
-        join.create(chat, Array(users.prefix(5)))
-        _ = join.send(IncomingMessage.text("small", from: users[0], in: chat))
-        #expect(join.deliveries.flatMap(\.to).count == 5)
-        join.forget()
-        join.change(Rows.member(chat, users[5], "c", tx: 2))
-        join.change(Rows.chat(chat, "u", version: 2, tx: 2))
-        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
-        #expect(join.deliveries.allSatisfy { $0.record.contains(#""enter":"\#(chat)""#) })
-        join.commit()
-        join.forget()
-        _ = join.send(IncomingMessage.text("large", from: users[0], in: chat))
-        #expect(join.deliveries.map(\.partition) == [0, 1])
-        #expect(join.deliveries.allSatisfy { $0.largeChat == chat && $0.to.isEmpty })
-        join.forget()
-        // Beyond the limit only the one concerned is told.
-        let seventh = UserID.random()
-        join.change(Rows.member(chat, seventh, "c", tx: 3))
-        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
-        #expect(join.deliveries.map(\.to) == [[seventh]] && join.contains(#""enter":"#))
-        join.forget()
-        join.change(Rows.member(chat, seventh, "d", tx: 4))
-        join.change(Rows.chat(chat, "u", version: 4, tx: 4))
-        #expect(join.deliveries.map(\.to) == [[seventh]] && join.contains(#""leave":"#))
-        join.forget()
-        join.change(Rows.member(chat, users[5], "d", tx: 5))
-        join.change(Rows.chat(chat, "u", version: 5, tx: 5))
-        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
-        #expect(join.deliveries.allSatisfy { $0.record.contains(#""leave":"\#(chat)""#) })
-    }
-
     @Test func `signals reach the others in small chats, and nobody in large ones`() {
         func signal(_ kind: Signal.Kind, from user: UserID, in chat: ChatID) -> [UInt8] {
             var json = JSONWriter()
@@ -480,82 +387,5 @@ private final class Transcript {
         // It is no repeat of what was not accepted.
         #expect(join.send(IncomingMessage.text("short", from: users[0], in: chat, id: id)) == .done)
         #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
-    }
-
-    @Test func `during a second snapshot the new version comes after the removals that made it`() {
-        let join = Transcript()
-        join.create(chat, users, version: 4)
-        let late = UserID.random()
-        let message = IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 6)
-        let waiting = JoinStep.waiting(.membership(chat, metaVersion: 6))
-        for row in [
-            Rows.member(chat, users[5], "d", tx: nil, again: true),
-            Rows.member(chat, users[0], "r", tx: nil, again: true),
-            Rows.member(chat, late, "r", tx: nil, again: true),
-        ] {
-            #expect(join.send(message) == waiting)
-            join.change(row)
-        }
-        #expect(join.contains(#""change":"removed""#) && join.contains(#""user":"\#(late)","change":"added""#))
-        #expect(join.task.counts.changesWithoutEffect == 1 && join.task.counts.changesRepeated == 0)
-        join.change(Rows.chat(chat, "r", version: 6, tx: nil, again: true))
-        join.commit()
-        join.forget()
-        #expect(join.send(message) == .done)
-        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users.dropLast() + [late]))
-    }
-
-    @Test func `who comes into a large chat by a second snapshot enters its audience, and a first tells nobody`() {
-        let join = Transcript(largeChat: 3)
-        for user in users { join.change(Rows.member(chat, user, "r", tx: nil)) }
-        join.change(Rows.chat(chat, "r", version: 6, tx: nil))
-        #expect(join.lines.isEmpty && join.table.memberCount == 6)
-        let late = UserID.random()
-        join.change(Rows.member(chat, late, "r", tx: nil, again: true))
-        #expect(join.deliveries.map(\.to) == [[late]] && join.contains(#""enter":"\#(chat)""#), "\(join.lines)")
-    }
-
-    @Test func `muting a chat is no repeat of CDC's`() {
-        let join = Transcript()
-        join.create(chat, users)
-        join.change(Rows.member(chat, users[0], "u", tx: 7))
-        #expect(join.task.counts.changesRepeated == 0 && join.task.counts.changesWithoutEffect == 1)
-        join.change(Rows.member(chat, users[0], "c", tx: 1))
-        #expect(join.task.counts.changesRepeated == 1 && join.lines.isEmpty)
-    }
-
-    @Test func `a change whose version was compacted away is in the table when the restore ends`() {
-        let late = UserID.random()
-        let join = Transcript(committed: Positions(incoming: 0, members: 3, signals: 0))
-        let log = [
-            Rows.member(chat, users[0], "c", tx: 1), Rows.chat(chat, "u", version: 1, tx: 1),
-            Rows.member(chat, late, "c", tx: 2),
-        ]
-        for (offset, row) in log.enumerated() {
-            join.task.restore(key: row.key.span, value: row.value.span, offset: Int64(offset), into: &join.table)
-        }
-        join.task.restored(into: &join.table)
-        #expect(join.table.memberCount == 2 && join.task.position.members == 3)
-        // Nobody is told of it a second time.
-        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
-        #expect(join.lines.isEmpty)
-    }
-
-    @Test func `what CDC repeats after a restart changes nothing and is told nobody`() {
-        let join = Transcript()
-        join.create(chat, Array(users.prefix(5)))
-        let history = [
-            Rows.member(chat, users[5], "c", tx: 2), Rows.chat(chat, "u", version: 2, tx: 2),
-            Rows.member(chat, users[5], "d", tx: 3), Rows.chat(chat, "u", version: 3, tx: 3),
-        ]
-        for row in history { join.change(row) }
-        #expect(join.task.counts.memberEvents == 2 + 5)
-        join.forget()
-        for row in history {
-            join.change(row)
-            let found = join.table.find(chat).flatMap { join.table.member(users[5], of: $0) }
-            #expect(found == nil, "nobody is a member again for a moment")
-        }
-        #expect(join.lines.isEmpty)
     }
 }

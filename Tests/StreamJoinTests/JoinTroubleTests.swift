@@ -54,6 +54,30 @@ import Wire
         #expect(join.stop() == nil)
     }
 
+    @Test func `a damaged checkpoint costs one line of the log, and the membership is read from the topic`() throws {
+        let bench = try Bench(partitions: 2)
+        let chat = ChatID.random()
+        let users = (0..<9).map { _ in UserID.random() }
+        try bench.create(chat, users)
+        try bench.write(.incoming, chat, IncomingMessage.text("one", from: users[0], in: chat))
+        let directory = try Directory.createTemporary()
+        defer { try? Directory.removeAll(directory) }
+        var configuration = bench.configuration()
+        configuration.stateDirectory = directory
+        try running(configuration) { _ in try bench.until { $0.messages.count == 1 } }
+        let path = "\(directory)/members-\(configuration.instance ?? "join").checkpoint"
+        var bytes = try File.contents(of: path)
+        bytes[bytes.count / 2] ^= 1
+        try File.replaceAtomically(path, with: bytes)
+        try running(configuration) { join in
+            #expect(join.waitUntilReady())
+            #expect(join.text.split(separator: "\n").count { $0.contains("checkpoint") } == 1, "\(join.text)")
+            #expect(join.text.contains("is damaged") && join.value("fanout_join_restored_changes_total") == 10)
+            try bench.write(.incoming, chat, IncomingMessage.text("two", from: users[0], in: chat))
+            try bench.until { $0.messages.count == 2 }
+        }
+    }
+
     @Test func `checkpoints are saved while the membership never stands still`() throws {
         let bench = try Bench(partitions: 2)
         let directory = try Directory.createTemporary()

@@ -39,9 +39,10 @@ import Wire
         let plain = Positions(incoming: 150, members: 12, signals: 34)
         #expect(CommitNote.text(plain) == "members=12 signals=34")
         for decision in [nil, JoinDecision.unavailable, .withoutVersion] {
-            for memberships: Int64 in [12, 15] {
+            for (applied, memberships) in [(12, 12), (12, 15), (13, 13), (13, 15)] as [(Int64, Int64)] {
                 var positions = plain
-                (positions.memberships, positions.decision) = (memberships, decision)
+                (positions.applied, positions.memberships) = (applied, memberships)
+                positions.decision = decision
                 #expect(CommitNote.positions(incoming: 150, note: CommitNote.text(positions)) == positions)
             }
         }

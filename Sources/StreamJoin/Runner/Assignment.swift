@@ -51,12 +51,13 @@ extension JoinWorker {
         }
         var unsaved: [JoinProgress.Mark] = []
         var members: [LogReader.Stretch] = []
+        var untold: [LogReader.Stretch] = []
         var messages: [LogReader.Stretch] = []
         var dropped: [String] = []
         for partition in kept {
             let changes = TopicPartition(names[.members], partition)
             let changesMarks = try reader.watermarks(changes)
-            let (committedEnd, end): (Int64, Int64)
+            let end: Int64
             if isOwn.contains(partition) {
                 let point = StartingPoint.decide(
                     committed[partition] ?? StartingPoint.Committed(),
@@ -66,12 +67,13 @@ extension JoinWorker {
                 let slot = try begin(partition, at: point, reader)
                 if point.mustCommit { unsaved.append(slot.mark) }
                 messages.append(try acceptedMessages(of: partition, reader))
-                (committedEnd, end) = (point.positions.members, point.positions.memberships)
+                end = point.positions.members
+                untold.append(
+                    .init(partition: changes, start: max(end, changesMarks.low), end: point.positions.memberships))
             } else {
-                committedEnd = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
-                end = committedEnd
+                end = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
             }
-            let known = keeps(partition, restored, committed: committedEnd, changesMarks, &dropped)
+            let known = keeps(partition, restored, committed: end, changesMarks, &dropped)
             let start = max(known, changesMarks.low)
             members.append(.init(partition: changes, start: start, end: end))
             if !isOwn.contains(partition) {
@@ -83,7 +85,7 @@ extension JoinWorker {
                 "what was kept of the membership table is not used, the log is read instead",
                 ["partitions": "\(dropped.joined(separator: ", "))"])
         }
-        let changeCount = try readChanges(members, reader)
+        let changeCount = try readChanges(members, reader) + catchUp(untold, reader)
         let messageCount = try readMessages(messages, reader)
         // Before anything is joined: a crash before the first commit must begin at the same place.
         if !unsaved.isEmpty { try consumer.commit(unsaved.flatMap { offsets(of: $0) }) }
@@ -153,6 +155,23 @@ extension JoinWorker {
         return count
     }
 
+    /// Between what the last tasks have told and what they have applied there is mostly nothing.
+    private func catchUp(_ stretches: [LogReader.Stretch], _ reader: borrowing LogReader) throws -> Int {
+        var count = 0
+        try reader.read(stretches, keepUp) { message throws(KafkaError) in
+            count += 1
+            slots[Int(message.partition)]?.task.catchUp(
+                key: message.key, value: message.value, offset: message.offset, table: &table)
+        }
+        for case let slot? in slots {
+            slot.task.caughtUp(table: &table, output: &output)
+            guard !output.records.isEmpty else { continue }
+            touch(slot)
+            try write()
+        }
+        return count
+    }
+
     private func readMessages(_ stretches: [LogReader.Stretch], _ reader: borrowing LogReader) throws -> Int {
         var count = 0
         try reader.read(stretches, keepUp) { message throws(KafkaError) in
@@ -185,24 +204,8 @@ extension JoinWorker {
 
     /// All partitions go: what is done is committed, unless others may have them already.
     func release(isLost: Bool) throws {
-        if !isLost {
-            closeEpoch()
-            // A log that takes nothing takes no commit either.
-            let isFlushed = try flush(deadlineMs: 5000)
-            progress.complete { mark in
-                guard slots[Int(mark.partition)]?.life == mark.life else { return }
-                commits.waiting[mark.partition] = mark
-            }
-            let offsets = commits.waiting.values.flatMap { self.offsets(of: $0) }
-            do {
-                try consumer.commit(offsets, timeoutMs: isFlushed ? 5000 : 1000)
-                for mark in commits.waiting.values {
-                    slots[Int(mark.partition)]?.task.commitSucceeded(mark.positions)
-                }
-            } catch {
-                log.warning("positions were not committed; they will be worked through again", ["error": "\(error)"])
-            }
-        }
+        // What is told only when its change is committed is to be committed itself.
+        if !isLost, try commitAll() { _ = try commitAll() }
         let count = slots.count { $0 != nil }
         if count > 0 { log.info("partitions released", ["count": .init(count), "lost": .bool(isLost)]) }
         retain()
@@ -211,13 +214,39 @@ extension JoinWorker {
         metrics.member.set(0)
     }
 
+    /// Commits all that is done, when it is acknowledged; answers whether that has given something to tell.
+    private func commitAll() throws -> Bool {
+        closeEpoch()
+        // A log that takes nothing takes no commit either.
+        let isFlushed = try flush(deadlineMs: 5000)
+        var marks: [Int32: JoinProgress.Mark] = [:]
+        for mark in commits.inFlight + commits.waiting.values { marks[mark.partition] = mark }
+        commits = CommitSchedule()
+        progress.complete { mark in
+            guard slots[Int(mark.partition)]?.life == mark.life else { return }
+            marks[mark.partition] = mark
+        }
+        guard !marks.isEmpty else { return false }
+        do {
+            try consumer.commit(marks.values.flatMap { offsets(of: $0) }, timeoutMs: isFlushed ? 5000 : 1000)
+        } catch {
+            log.warning("positions were not committed; they will be worked through again", ["error": "\(error)"])
+            return false
+        }
+        for mark in marks.values {
+            guard let slot = slots[Int(mark.partition)] else { continue }
+            try commitSucceeded(slot, mark.positions)
+        }
+        return !touched.isEmpty
+    }
+
     /// The table stays: what this process gets back, or goes on following, it need not read again.
     private func retain() {
         let now = clock.wallMs
         for case let slot? in slots {
             let positions = slot.task.position
             if positions.isOne {
-                checkpoints.retained[slot.partition] = .init(position: positions.members, atMs: now)
+                checkpoints.retained[slot.partition] = .init(position: positions.applied, atMs: now)
             } else {
                 table.removeChats(ofPartition: slot.partition, of: setup.chatPartitions)
             }

@@ -44,7 +44,7 @@ extension JoinWorker {
         if checkpoints.lastNs == 0 { checkpoints.lastNs = now }
         guard now &- checkpoints.lastNs >= UInt64(checkpoints.intervalMs) * 1_000_000 else { return }
         var positions: [Int32: Int64] = [:]
-        for case let slot? in slots { positions[slot.partition] = slot.task.position.members }
+        for case let slot? in slots { positions[slot.partition] = slot.task.position.applied }
         for follower in followed.values { positions[follower.partition] = follower.position }
         guard !positions.isEmpty else { return }
         checkpoints.lastNs = now
@@ -53,7 +53,7 @@ extension JoinWorker {
         let (flag, log, clock) = (checkpoints.isWriting, log, clock)
         flag.set(true)
         _ = Thread.start(name: "join-checkpoint") {
-            write(snapshot, to: path, log, clock)
+            save(snapshot, to: path, log, clock)
             flag.set(false)
         }
     }
@@ -65,7 +65,7 @@ extension JoinWorker {
         // One that is still being written would replace this one.
         while checkpoints.isWriting.isSet { loop.runOnce(timeoutMs: 10) }
         let positions = checkpoints.retained.mapValues(\.position)
-        write(table.snapshot(positions: positions, savedAtMs: clock.wallMs), to: path, log, clock)
+        save(table.snapshot(positions: positions, savedAtMs: clock.wallMs), to: path, log, clock)
     }
 
     /// The positions of `chat.members` to which the table has been brought. What was kept in memory goes before what is in
@@ -129,7 +129,7 @@ extension JoinWorker {
     }
 }
 
-private func write(_ snapshot: MembershipSnapshot, to path: String, _ log: Log, _ clock: any Clock) {
+private func save(_ snapshot: MembershipSnapshot, to path: String, _ log: Log, _ clock: any Clock) {
     let startedNs = clock.monotonicNs
     do {
         try Directory.create(Directory.parent(of: path))

@@ -47,11 +47,19 @@ extension JoinWorker {
         }
         for mark in marks {
             guard let slot = slots[Int(mark.partition)], slot.life == mark.life else { continue }
-            slot.task.commitSucceeded(mark.positions)
-            if !slot.incoming.isEmpty { try drain(slot) }
+            try commitSucceeded(slot, mark.positions)
+            if !slot.incoming.isEmpty || !slot.members.isEmpty { try drain(slot) }
         }
         closeEpoch()
         try commitIfDue()
+    }
+
+    /// Tells what is to be told of the changes that are committed now.
+    func commitSucceeded(_ slot: PartitionSlot, _ positions: Positions) throws {
+        slot.task.commitSucceeded(positions, output: &output)
+        guard !output.records.isEmpty else { return }
+        touch(slot)
+        try write()
     }
 
     /// The three positions go in one request, and beside them together in one note: whoever reads them back gets all of
@@ -70,11 +78,12 @@ extension JoinWorker {
 }
 
 /// The note on a committed position of `chat.incoming`: `members=12 signals=34`, and where they are of use
-/// `memberships=15` and `decision=unavailable`.
+/// `applied=13`, `memberships=15` and `decision=unavailable`.
 enum CommitNote {
     static func text(_ positions: Positions) -> String {
         var text = "members=\(positions.members) signals=\(positions.signals)"
-        if positions.memberships != positions.members { text += " memberships=\(positions.memberships)" }
+        if positions.applied != positions.members { text += " applied=\(positions.applied)" }
+        if positions.memberships != positions.applied { text += " memberships=\(positions.memberships)" }
         if let decision = positions.decision { text += " decision=\(decision.rawValue)" }
         return text
     }
@@ -95,7 +104,7 @@ enum CommitNote {
         }
         guard let members = values["members"], let signals = values["signals"] else { return nil }
         return Positions(
-            incoming: incoming, members: members, signals: signals, memberships: values["memberships"],
-            decision: decision)
+            incoming: incoming, members: members, signals: signals, applied: values["applied"],
+            memberships: values["memberships"], decision: decision)
     }
 }

@@ -31,10 +31,10 @@ final class JoinWorker {
     var followed: [Int32: FollowedPartition] = [:]
     private var lastFollowNs: UInt64 = 0
     var lives: UInt32 = 0
-    private var output = JoinOutput()
+    var output = JoinOutput()
     private var headers = RecordHeaders()
     var progress = JoinProgress()
-    private var touched: [PartitionSlot] = []
+    private(set) var touched: [PartitionSlot] = []
     var commits = CommitSchedule()
     var checkpoints: CheckpointSchedule
     private var lastCounts: [Int32: (life: UInt32, counts: JoinCounts)] = [:]
@@ -210,19 +210,19 @@ final class JoinWorker {
                 try offer(
                     slot, message.value, offset: message.offset, timestampMs: message.timestampMs)
             {
-                if slot.task.isReplaying || slot.members.isEmpty { return }
+                if slot.members.isEmpty || !slot.task.takesChanges { return }
                 return try drainMembers(slot)
             }
             slot.incoming.append(
                 key: nil, value: message.value, offset: message.offset, timestampMs: message.timestampMs)
             try pauseIfLong(slot, slot.incoming, message.topic)
         } else if message.topic == topics.members {
-            if slot.members.isEmpty, !slot.task.isReplaying {
+            if slot.members.isEmpty, slot.task.takesChanges {
                 return try apply(slot, message.key, message.value, offset: message.offset)
             }
             slot.members.append(key: message.key, value: message.value, offset: message.offset, timestampMs: 0)
             try pauseIfLong(slot, slot.members, message.topic)
-            if !slot.task.isReplaying { try drainMembers(slot) }
+            if slot.task.takesChanges { try drainMembers(slot) }
         } else {
             slot.task.signal(message.value, offset: message.offset, table: table, output: &output)
             try write()
@@ -241,8 +241,7 @@ final class JoinWorker {
     }
 
     private func apply(_ slot: PartitionSlot, _ key: Span<UInt8>?, _ value: Span<UInt8>?, offset: Int64) throws {
-        slot.task.members(key: key, value: value, offset: offset, table: &table, output: &output)
-        try write()
+        slot.task.members(key: key, value: value, offset: offset, table: &table)
         checkpoints.hasChanged = true
         if !slot.incoming.isEmpty { try drain(slot) }
     }
@@ -265,26 +264,19 @@ final class JoinWorker {
         swap(&backlog, &slot.incoming)
         if let thrown { throw thrown }
         try resumeIfShort(slot, slot.incoming, topics.incoming)
-        if !slot.task.isReplaying, !slot.members.isEmpty { try drainMembers(slot) }
+        if slot.task.takesChanges, !slot.members.isEmpty { try drainMembers(slot) }
     }
 
     private func drainMembers(_ slot: PartitionSlot) throws {
         touch(slot)
         var backlog = Backlog()
         swap(&backlog, &slot.members)
-        var thrown: (any Error)?
         backlog.drain { key, value, offset, _ in
-            do {
-                slot.task.members(key: key, value: value, offset: offset, table: &table, output: &output)
-                try write()
-                return true
-            } catch {
-                thrown = error
-                return false
-            }
+            guard slot.task.takesChanges else { return false }
+            slot.task.members(key: key, value: value, offset: offset, table: &table)
+            return true
         }
         swap(&backlog, &slot.members)
-        if let thrown { throw thrown }
         checkpoints.hasChanged = true
         try resumeIfShort(slot, slot.members, topics.members)
         if !slot.incoming.isEmpty { try drain(slot) }
@@ -304,7 +296,7 @@ final class JoinWorker {
 
     // MARK: Output
 
-    private func write() throws {
+    func write() throws {
         guard !output.records.isEmpty else { return }
         var source = -1..<0
         for record in output.records {
@@ -365,7 +357,7 @@ final class JoinWorker {
         return isDone
     }
 
-    private func touch(_ slot: PartitionSlot) {
+    func touch(_ slot: PartitionSlot) {
         guard !slot.isTouched else { return }
         slot.isTouched = true
         touched.append(slot)

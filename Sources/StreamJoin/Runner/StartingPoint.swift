@@ -59,6 +59,7 @@ struct StartingPoint: Equatable {
             point.positions.members = members.high
             point.mustCommit = true
         }
+        point.positions.applied = min(point.positions.applied, members.high)
         if point.positions.memberships > members.high { point.positions.memberships = members.high }
         if point.positions.signals > signals.high {
             point.positions.signals = signals.high

@@ -15,6 +15,13 @@ public struct JoinOutput: Sendable {
         public let value: Range<Int>?
         /// Where the value of header `src` stands: the same for all records of one source record.
         public let source: Range<Int>
+
+        fileprivate func shifted(by count: Int) -> Record {
+            func shifted(_ range: Range<Int>) -> Range<Int> { range.lowerBound + count..<range.upperBound + count }
+            return Record(
+                target: target, partition: partition, key: key.isEmpty ? key : shifted(key), value: value.map(shifted),
+                source: shifted(source))
+        }
     }
 
     public private(set) var records: [Record] = []
@@ -51,6 +58,25 @@ public struct JoinOutput: Sendable {
     mutating func takeBack(to mark: Mark) {
         records.removeSubrange(mark.records...)
         json.bytes.removeSubrange(mark.bytes...)
+    }
+
+    /// Where the first records end, each source record's all among them or none.
+    private func end(ofFirst count: Int) -> Int {
+        count < records.count ? records[count].source.lowerBound : json.bytes.count
+    }
+
+    mutating func append(first count: Int, of other: borrowing JoinOutput) {
+        let shift = json.bytes.count
+        json.bytes.append(other.json.bytes.span.extracting(0..<other.end(ofFirst: count)))
+        for record in other.records.prefix(count) { records.append(record.shifted(by: shift)) }
+    }
+
+    mutating func removeFirst(_ count: Int) {
+        guard count < records.count else { return removeAll() }
+        let end = end(ofFirst: count)
+        json.bytes.removeFirst(end)
+        records.removeFirst(count)
+        for index in records.indices { records[index] = records[index].shifted(by: -end) }
     }
 
     /// Everything that follows comes from this record.

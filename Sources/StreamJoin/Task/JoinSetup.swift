@@ -4,24 +4,29 @@ public import Wire
 /// below these offsets does not tell.
 public struct Positions: Equatable, Sendable {
     public var incoming: Int64
+    /// Below it all changes have been applied and told.
     public var members: Int64
     public var signals: Int64
-    /// How far the whole memberships in `chat.members` have been taken: at `members` or beyond, since changes wait for the
+    /// Up to where changes have been applied: at `members` or beyond, since they are told only when this is committed.
+    /// Messages are joined with the table as of here.
+    public var applied: Int64
+    /// How far the whole memberships in `chat.members` have been taken: at `applied` or beyond, since changes wait for the
     /// end of their transaction and these do not.
     public var memberships: Int64
     /// What has been decided about the message at `incoming`.
     public var decision: JoinDecision?
 
     public init(
-        incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0, memberships: Int64? = nil,
+        incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0, applied: Int64? = nil, memberships: Int64? = nil,
         decision: JoinDecision? = nil
     ) {
         (self.incoming, self.members, self.signals) = (incoming, members, signals)
-        (self.memberships, self.decision) = (memberships ?? members, decision)
+        self.applied = applied ?? members
+        (self.memberships, self.decision) = (memberships ?? self.applied, decision)
     }
 
     /// Whether the table is as of one position. Else it has memberships from beyond changes that still wait.
-    var isOne: Bool { memberships == members }
+    var isOne: Bool { memberships == applied }
 }
 
 /// What all tasks of a process have in common.

@@ -13,7 +13,8 @@ public import Wire
 /// repeats that they know by source position, so a repeat must say the same as the first time, or a message could be
 /// accepted for some of its recipients and refused for others. Therefore
 /// - a message is never joined against a change of its chat's membership that is not committed (it waits for the
-///   commit, a few ms after the change and mostly over before a message comes);
+///   commit, a few ms after the change and mostly over before a message comes), and nobody is told of a change before it
+///   is committed;
 /// - what Postgres or the clock has said is put where a successor finds it before it is used: a membership into the
 ///   log, a decision beside the committed positions;
 /// - the messages that a predecessor may have joined are joined against the membership as of the commit: until
@@ -29,6 +30,7 @@ public struct JoinTask: Sendable {
     public private(set) var committed: Positions
     private var replayEnd: Int64
     private var changes = MembershipChanges()
+    private var untold = UntoldChanges()
     var recent: RecentMessages
     /// Chats whose membership has changed since the commit.
     private var changed: [ChatID: Change] = [:]
@@ -42,7 +44,7 @@ public struct JoinTask: Sendable {
         var memberships: Int64 = 0
 
         func isCovered(by positions: Positions) -> Bool {
-            members <= positions.members && memberships <= positions.memberships
+            members <= positions.applied && memberships <= positions.memberships
         }
     }
 
@@ -87,15 +89,11 @@ public struct JoinTask: Sendable {
             message.id, chat: message.chat, from: message.from, seq: message.seq, ts: message.ts, kind: message.kind)
     }
 
-    /// A record of `chat.members` below `committed.memberships`: it changes the table and nobody is told.
+    /// A record of `chat.members` below `committed.members`: it changes the table and nobody is told.
     public mutating func restore(
         key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, into table: inout MembershipTable
     ) {
-        if offset < committed.members {
-            changes.restore(key: key, value: value, offset: offset, into: &table)
-        } else {
-            changes.restoreMembership(value, into: &table)
-        }
+        changes.restore(key: key, value: value, offset: offset, into: &table)
     }
 
     /// There is nothing more to restore. What still waits for its transaction's end was applied by the task that has
@@ -104,34 +102,70 @@ public struct JoinTask: Sendable {
         changes.restored(into: &table)
     }
 
-    /// While this holds, `chat.members` is not to be offered.
-    public var isReplaying: Bool { next.incoming < replayEnd }
+    /// A record from there to below `committed.memberships`: the tasks before this one have applied it, and may not have
+    /// told it.
+    public mutating func catchUp(
+        key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable
+    ) {
+        if offset < committed.applied {
+            take(key: key, value: value, offset: offset, table: &table)
+        } else {
+            changes.restoreMembership(value, into: &table)
+        }
+    }
+
+    /// The table is as of the commit: what was not told is, and the first message may come.
+    public mutating func caughtUp(table: inout MembershipTable, output: inout JoinOutput) {
+        let start = changes.position(next: next.members)
+        next.members = max(next.members, committed.applied)
+        applySteps(&table, from: start, isComplete: true)
+        commitSucceeded(committed, output: &output)
+    }
+
+    private var isReplaying: Bool { next.incoming < replayEnd }
+
+    /// Whether `chat.members` may be offered: not during a replay, nor while so much of it waits to be told that more would
+    /// take too much memory.
+    public var takesChanges: Bool { !isReplaying && !untold.isFull }
 
     // MARK: Membership
 
-    /// A record of `chat.members`.
+    /// A record of `chat.members`. What it has to tell comes when it is committed.
     public mutating func members(
-        key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable, output: inout JoinOutput
+        key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable
     ) {
         precondition(!isReplaying, "membership stands still during a replay")
+        take(key: key, value: value, offset: offset, table: &table)
+    }
+
+    private mutating func take(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable) {
         guard offset >= next.members else { return }
+        let start = changes.position(next: next.members)
         next.members = offset + 1
         next.memberships = max(next.memberships, offset + 1)
         do throws(JSONError) {
             try changes.receive(key: key, value: value, offset: offset)
         } catch {
             counts.rejected += 1
-            output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
-            output.reject(.malformed, "\(error)", partition: partition, record: value)
-            return
+            untold.output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+            untold.output.reject(.malformed, "\(error)", partition: partition, record: value)
         }
-        while let step = changes.next(table) {
+        applySteps(&table, from: start)
+    }
+
+    private mutating func applySteps(_ table: inout MembershipTable, from start: Int64, isComplete: Bool = false) {
+        var output = JoinOutput()
+        // Out of the task meanwhile, whose other parts it is made with.
+        swap(&output, &untold.output)
+        while let step = changes.next(table, isComplete: isComplete) {
             switch step {
             case .repeated: counts.changesRepeated += 1
             case .unchanged: counts.changesWithoutEffect += 1
             case .apply(let change, let offset): apply(change, offset: offset, table: &table, output: &output)
             }
         }
+        swap(&output, &untold.output)
+        untold.note(from: start, to: changes.position(next: next.members))
     }
 
     private mutating func apply(
@@ -201,13 +235,16 @@ public struct JoinTask: Sendable {
 
     /// What is to be committed at this moment.
     public var position: Positions {
-        Positions(
-            incoming: next.incoming, members: changes.position(next: next.members), signals: next.signals,
+        let applied = changes.position(next: next.members)
+        return Positions(
+            incoming: next.incoming, members: untold.start ?? applied, signals: next.signals, applied: applied,
             memberships: next.memberships, decision: decided?.decision)
     }
 
-    public mutating func commitSucceeded(_ positions: Positions) {
+    /// - Parameter output: gets what is to be told of the changes that are committed now.
+    public mutating func commitSucceeded(_ positions: Positions, output: inout JoinOutput) {
         committed = positions
+        untold.tell(upTo: positions.applied, to: &output)
         if !changed.isEmpty { changed = changed.filter { !$0.value.isCovered(by: positions) } }
         if let decided, positions.incoming == decided.offset, positions.decision == decided.decision {
             self.decided?.isCommitted = true

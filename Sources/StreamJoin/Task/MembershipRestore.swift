@@ -55,8 +55,7 @@ extension MembershipChanges {
 
     /// A record that was read before the commit although the position in it is not beyond: something waited in front of it,
     /// and will be read again. Only a whole membership did not wait.
-    mutating func restoreMembership(_ value: Span<UInt8>?, into table: inout MembershipTable) {
-        settle(&table)
+    func restoreMembership(_ value: Span<UInt8>?, into table: inout MembershipTable) {
         guard let value, case .membership(let membership) = try? MembershipRecord(decoding: value) else { return }
         change(membership).apply(to: &table)
     }

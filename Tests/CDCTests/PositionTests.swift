@@ -164,4 +164,15 @@ import Testing
         #expect(Session.percent(10, of: 40) == 25 && Session.percent(50, of: 40) == 99)
         #expect(Session.percent(40, of: 40) == 100 && Session.percent(0, of: 0) == 100)
     }
+
+    @Test func `Kafka is silent when records wait and none is acknowledged, however long a transaction takes`() {
+        let second: UInt64 = 1_000_000_000
+        var watch = AcknowledgementWatch(from: 0)
+        for time in 1...60 { #expect(watch.look(UInt64(time) * second, acknowledged: time, inFlight: 100_000) == nil) }
+        #expect(watch.look(65 * second, acknowledged: 60, inFlight: 100_000) == nil)
+        #expect(watch.look(66 * second, acknowledged: 60, inFlight: 100_000) == .silent)
+        #expect(watch.look(80 * second, acknowledged: 60, inFlight: 100_000) == nil)
+        #expect(watch.look(81 * second, acknowledged: 61, inFlight: 99_999) == .back)
+        #expect(watch.look(90 * second, acknowledged: 61, inFlight: 0) == nil)
+    }
 }

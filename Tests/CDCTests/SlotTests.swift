@@ -85,6 +85,35 @@ import Testing
         try setup.expectTrue("after the slot was lost")
     }
 
+    @Test func `after a failover to a standby without the slot everything is read again from there`() throws {
+        let primary = try PostgresCluster()
+        let setup = try Setup(database: primary.freshDatabase(), kafka: TestKafka.shared().address)
+        let standby = try PostgresCluster(standbyOf: primary)
+        let name = setup.postgres.database
+        let hosts = "host=\(primary.directory),\(standby.directory) port=\(primary.port),\(standby.port)"
+        var configuration = setup.configuration
+        configuration.postgres = "\(hosts) user=postgres dbname=\(name) target_session_attrs=read-write"
+        let cdc = RunningCDC(configuration)
+        #expect(cdc.waitFor("streaming"))
+        try setup.postgres.execute("INSERT INTO keyed SELECT gen_random_uuid(), 'before' FROM generate_series(1, 100)")
+        let before = try RandomTables.position(&setup.postgres)
+        #expect(try eventually { try setup.confirmed() >= before }, "\(cdc.text)")
+        // A fast stop waits until the standby has everything, but not for a slot's reader.
+        try primary.stop()
+        try standby.promote()
+        setup.postgres = try PostgresConnection(standby.connectionString(database: name))
+        try setup.postgres.execute("DELETE FROM keyed WHERE get_byte(uuid_send(id), 0) < 128")
+        // Before it streams the new slot's position is where it was made, which says nothing of the snapshot.
+        #expect(eventually(seconds: 60) { cdc.text.split(separator: "streaming").count == 3 }, "\(cdc.text)")
+        #expect(cdc.text.contains("starting over") && cdc.text.contains("reading the tables again"), "\(cdc.text)")
+        try setup.postgres.execute("INSERT INTO keyed SELECT gen_random_uuid(), 'after' FROM generate_series(1, 10)")
+        let after = try RandomTables.position(&setup.postgres)
+        #expect(try eventually(seconds: 60) { try setup.confirmed() >= after }, "\(cdc.text)")
+        let folded = try FoldedTopic(setup.topic, kafka: setup.kafka)
+        expectSame(folded.rows, try RandomTables.rows(&setup.postgres), "after a failover: \(cdc.text)")
+        #expect(cdc.stop() == nil)
+    }
+
     @Test func `another database's slot is left alone, and its owner goes on`() throws {
         let setup = try Setup()
         #expect(try setup.start().waitForOutput("streaming"))

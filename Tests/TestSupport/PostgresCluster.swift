@@ -25,15 +25,8 @@ public final class PostgresCluster: Sendable {
     /// - Parameters:
     ///   - settings: lines for postgresql.conf.
     ///   - durable: with fsync, for tests that kill the machine rather than the process (and for honest benchmarks).
-    public init(settings: [String: String] = [:], durable: Bool = false) throws {
-        directory = NSTemporaryDirectory() + "fanout-pg-" + String(UInt64.random(in: 0 ... .max), radix: 36)
-        port = try Self.freePort()
-        let manager = FileManager.default
-        try manager.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        watchdogInput = try Self.startWatchdog(directory)
-        if getuid() == 0 {
-            try Self.run("/bin/chown", ["postgres", directory])
-        }
+    public convenience init(settings: [String: String] = [:], durable: Bool = false) throws {
+        try self.init(in: Self.freshPath())
         try Self.runAsServerUser(
             "initdb", ["-D", "\(directory)/data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "--no-locale"])
         var configuration = [
@@ -46,12 +39,45 @@ public final class PostgresCluster: Sendable {
             configuration["full_page_writes"] = "off"
         }
         configuration.merge(settings) { $1 }
-        let text = configuration.sorted { $0.key < $1.key }.map { "\($0.key) = \($0.value)\n" }.joined()
+        try add(configuration)
+        try start()
+    }
+
+    /// A standby of another, which follows it by streaming until it is promoted.
+    public convenience init(standbyOf primary: PostgresCluster) throws {
+        try self.init(in: Self.freshPath())
+        try Self.runAsServerUser(
+            "pg_basebackup",
+            [
+                "-D", "\(directory)/data", "-h", primary.directory, "-p", "\(primary.port)", "-U", "postgres",
+                "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast",
+            ])
+        try add(["port": "\(port)", "unix_socket_directories": "'\(directory)'"])
+        try start()
+    }
+
+    private static func freshPath() -> String {
+        NSTemporaryDirectory() + "fanout-pg-" + String(UInt64.random(in: 0 ... .max), radix: 36)
+    }
+
+    /// A directory and a port, with nothing in the one and nobody at the other.
+    private init(in directory: String) throws {
+        self.directory = directory
+        port = try Self.freePort()
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        watchdogInput = try Self.startWatchdog(directory)
+        if getuid() == 0 {
+            try Self.run("/bin/chown", ["postgres", directory])
+        }
+    }
+
+    /// The last line that names a setting counts.
+    private func add(_ settings: [String: String]) throws {
+        let text = settings.sorted { $0.key < $1.key }.map { "\($0.key) = \($0.value)\n" }.joined()
         let file = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(directory)/data/postgresql.conf"))
         try file.seekToEnd()
         try file.write(contentsOf: Data(text.utf8))
         try file.close()
-        try start()
     }
 
     deinit {
@@ -95,6 +121,11 @@ public final class PostgresCluster: Sendable {
     public func restart(_ mode: StopMode = .fast) throws {
         try stop(mode)
         try start()
+    }
+
+    /// Makes a standby the server that takes writes.
+    public func promote() throws {
+        try Self.runAsServerUser("pg_ctl", ["-D", "\(directory)/data", "-w", "-t", "60", "-s", "promote"])
     }
 
     /// What the server has logged so far.
@@ -190,19 +221,27 @@ public final class PostgresCluster: Sendable {
         return status
     }
 
-    static func freePort() throws -> Int {
+    /// From below those that the system gives to whoever connects: one of them could be taken before the server has
+    /// started, or while it is away.
+    private static func freePort() throws -> Int {
+        for _ in 0..<100 {
+            let port = Int.random(in: 10_000..<32_000)
+            if isFree(port) { return port }
+        }
+        throw Failure(description: "no free port")
+    }
+
+    private static func isFree(_ port: Int) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(descriptor) }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
         address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+        return unsafe withUnsafeMutablePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                unsafe bind(descriptor, generic, length) == 0 && getsockname(descriptor, generic, &length) == 0
+                unsafe bind(descriptor, generic, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
             }
         }
-        guard bound else { throw Failure(description: "no free port") }
-        return Int(UInt16(bigEndian: address.sin_port))
     }
 }

@@ -7,13 +7,15 @@ internal import Wire
 
 /// `fanout bench cdc`: how fast row changes get from Postgres' log into a topic, beside how fast pg_recvlogical reads the
 /// same log to nowhere, how long a change takes from before its commit until a consumer has it, and what memory a single
-/// transaction of as many changes takes.
+/// large transaction takes.
 ///
 /// It makes a table, a publication, two slots and a topic of its own in the given database and cluster, and removes them.
 public struct CDCBenchmark: Sendable {
     public struct Options: Sendable {
         public var changes = 1_000_000
         public var changesPerTransaction = 1_000
+        /// For the part with one large transaction; as many as `changes` when nil.
+        public var transactionRows: Int?
         /// For the latency part: changes a second, each a transaction of its own.
         public var rate = 1_000
         public var durationMs = 10_000
@@ -244,13 +246,15 @@ public struct CDCBenchmark: Sendable {
 
     // MARK: A large transaction
 
-    /// All changes in one transaction: from its commit until all of it is confirmed, and the most memory that the process
+    /// Many rows in one transaction: from its commit until all of it is confirmed, and the most memory that the process
     /// had meanwhile, what Kafka's client keeps included.
     private func measureLargeTransaction(
         _ database: inout Database, _ report: inout CDCBenchmarkReport
     ) throws(CDCError) {
         let peak = Atomic<UInt64>(0)
         let isDone = Atomic(false)
+        let rows = options.transactionRows ?? options.changes
+        report.transactionRows = rows
         try running { loop throws(CDCError) in
             report.restingBytes = Int(CurrentProcess.residentBytes)
             let sampler = Thread.start(name: "bench-memory") {
@@ -270,7 +274,7 @@ public struct CDCBenchmark: Sendable {
                 "BEGIN",
                 """
                 INSERT INTO \(Self.table) SELECT gen_random_uuid(), gen_random_uuid(), g, 'a note of ' || g, now()
-                FROM generate_series(1, \(options.changes)) g
+                FROM generate_series(1, \(rows)) g
                 """,
             ] { _ = try database.ask("load", sql) }
             let start = clock.monotonicNs

@@ -13,7 +13,8 @@ public struct CDCBenchmarkReport: Sendable {
     public var p99Ms = 0.0
     public var maxMs = 0.0
     public var lost = 0
-    /// One transaction of all changes: from its commit until it is confirmed.
+    /// One large transaction: its rows, and the time from its commit until it is confirmed.
+    public var transactionRows = 0
     public var largeSeconds = 0.0
     /// Memory of the whole process before it, and at most during it.
     public var restingBytes = 0
@@ -36,7 +37,7 @@ public struct CDCBenchmarkReport: Sendable {
             ("lost", "\(lost)"),
             (
                 "in one transaction",
-                "\(Double(Int(largeSeconds * 100)) / 100) s from its commit, at most \(peakBytes >> 20) MiB resident "
+                "\(transactionRows) rows, \(Double(Int(largeSeconds * 100)) / 100) s from its commit, at most \(peakBytes >> 20) MiB resident "
                     + "(\(restingBytes >> 20) before)"
             ),
         ]
@@ -58,6 +59,7 @@ public struct CDCBenchmarkReport: Sendable {
             $0.field("latency_p99_ms", p99Ms)
             $0.field("latency_max_ms", maxMs)
             $0.field("lost", lost)
+            $0.field("large_transaction_rows", transactionRows)
             $0.field("large_transaction_seconds", largeSeconds)
             $0.field("resting_bytes", restingBytes)
             $0.field("peak_bytes", peakBytes)

@@ -15,6 +15,7 @@ final class Outlet: ChangeSink {
     private(set) var firstPartitionEnd: Int64
     private(set) var writtenCount = 0
     private(set) var writtenBytes = 0
+    private(set) var acknowledgedCount = 0
     /// Called while the producer has no room, every few milliseconds; throws to give up.
     var whileFull: () throws(CDCError) -> Void = { () throws(CDCError) in }
 
@@ -75,6 +76,7 @@ final class Outlet: ChangeSink {
         producer.poll(timeoutMs: timeoutMs) { report in
             if report.succeeded {
                 tracker.acknowledged(report.tag)
+                acknowledgedCount &+= 1
                 if report.partition == 0, report.topic == topics[0], let offset = report.offset {
                     firstPartitionEnd = offset + 1
                 }

@@ -27,8 +27,7 @@ final class Session {
     let spilled: SpilledTransactions
     private let slotWatch: SlotWatch
     private var publishedCuts = 0
-    private var lastAcknowledgedNs: UInt64
-    private var hasWarnedOfKafka = false
+    private var silence: AcknowledgementWatch
 
     init(
         _ configuration: CDCConfiguration, _ database: consuming Database, log: Log, clock: any Clock,
@@ -51,7 +50,7 @@ final class Session {
         slotWatch = SlotWatch(configuration, log: log, metrics: metrics)
         spilled = SpilledTransactions(
             directory: "\(configuration.spillDirectory)/fanout-cdc-\(systemID)-\(configuration.slot)")
-        lastAcknowledgedNs = clock.monotonicNs
+        silence = AcknowledgementWatch(from: clock.monotonicNs)
         writer.valueBytesMax = configuration.producer.messageBytesMax - 1000
         // Broken before this session goes; the outlet does not outlive it.
         outlet.whileFull = { [unowned self] () throws(CDCError) in try keepUp() }
@@ -141,18 +140,14 @@ final class Session {
     }
 
     private func watchKafka(_ now: UInt64) {
-        if outlet.producer.inFlight == 0 || outlet.tracker.confirmable != acknowledgedPosition {
-            acknowledgedPosition = outlet.tracker.confirmable
-            lastAcknowledgedNs = now
-            if hasWarnedOfKafka { log.info("Kafka acknowledges again") }
-            hasWarnedOfKafka = false
-        } else if !hasWarnedOfKafka, now - lastAcknowledgedNs > 5_000_000_000 {
-            hasWarnedOfKafka = true
+        switch silence.look(now, acknowledged: outlet.acknowledgedCount, inFlight: outlet.producer.inFlight) {
+        case .silent:
             log.warning(
                 "waiting for Kafka, which acknowledges nothing", ["records": .init(outlet.producer.inFlight)])
+        case .back: log.info("Kafka acknowledges again")
+        case nil: break
         }
     }
-    private var acknowledgedPosition = LSN.zero
 
     func sendStatus(_ now: UInt64) throws(CDCError) {
         lastStatusNs = now

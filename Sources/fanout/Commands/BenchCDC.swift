@@ -9,6 +9,7 @@ extension BenchRun {
         let options = invocation.options
         var wanted = CDCBenchmark.Options()
         wanted.changes = options.integer("changes") ?? wanted.changes
+        wanted.transactionRows = options.integer("transaction-rows")
         wanted.rate = min(options.integer("rate") ?? wanted.rate, 100_000)
         wanted.durationMs = options.durationMs("duration") ?? wanted.durationMs
         wanted.binary = options.flag("binary")

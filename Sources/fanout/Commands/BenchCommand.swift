@@ -35,6 +35,7 @@ extension Command {
             Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
             Option("duration", .duration, "how long to measure", standard: "10s"),
             Option("changes", .integer(1000...100_000_000), "cdc: row changes to catch up with", standard: "1000000"),
+            Option("transaction-rows", .integer(1...100_000_000), "cdc: rows of the large transaction (as many)"),
             Option("binary", .flag, "cdc: values in binary"),
             Option("memberships", .integer(1000...100_000_000), "restore: how many", standard: "10000000"),
             Option("json", .flag, "print JSON instead of a table"),

@@ -1,39 +1,22 @@
-// A producer that outlives the death of the one inside it, and gathers records while a partition is busy.
+// The producer of every stage: idempotent, on its owner's thread, and it outlives what ends other producers.
 //
 // An idempotent producer numbers its records, and when the broker and it no longer agree on the numbers (its state
-// expired, a replica was lost, the log was truncated), it stops for good rather than risk disorder. What is not
-// acknowledged by then comes back with its reports, and this class writes it again through a new producer, in the order
-// of the callers' tags, before anything newer. The caller sees neither the failure nor the reports of it.
+// expired, a replica was lost, the log was truncated), it must not go on. What is not acknowledged by then is sent again
+// by a new one, in the order of the callers' tags, before anything newer. The caller sees neither the failure nor the
+// reports of it. Some of what is sent again may have been written the first time: consumers see it twice. Fanout's
+// consumers drop repeats by the source position or id that each record carries.
 //
-// Some of what is sent again may have been written the first time: consumers see it twice. Fanout's consumers drop
-// repeats by the source position or id that each record carries.
-//
-// While a handful of records to a partition are under way, further ones wait here and go together when those are
-// acknowledged. They could wait in librdkafka, but its thread (2.0.2) polls without a timeout as long as a partition has
-// both more to send and five *records* without an answer (docs/decisions/006): that was 92 % of the CPU time of a join
-// under load. Gathering also makes fewer and larger requests, and costs a record nothing as long as the partition keeps up.
-internal import CRdKafka
-internal import Wire
-
-@safe
+// The work is done by `DirectProducer` where it can, and by librdkafka where its properties ask for what only librdkafka
+// has: encryption, SASL, compression, lingering (docs/decisions/008).
 public final class ResendingProducer {
-    private let configuration: KafkaConfiguration
-    private let options: ProducerOptions
-    private let log: KafkaLogSink?
-    private let wake: WakeDescriptor
-    private var producer: Producer
-    private var saved = [SavedRecord]()
-    /// By topic and partition.
-    private var lanes: [[Lane]] = []
-    private var waitingCount = 0
-    private var waitingBytes = 0
-    /// Lanes whose records are to be given.
-    private var due: [(topic: Int, partition: Int)] = []
-    private var patientTopics: Set<Int> = []
+    private enum Engine {
+        case direct(DirectProducer)
+        case librdkafka(GatheringProducer)
+    }
+
+    private let engine: Engine
     private var lastTag: UInt64?
-    private var replacementsInVain = 0
-    /// How often the producer inside was replaced.
-    public private(set) var replacementCount = 0
+    private let noHeaders = RecordHeaders()
 
     /// Replacing is given up after this many in a row with no record acknowledged between them.
     static let replacementsInVainMax = 5
@@ -41,72 +24,93 @@ public final class ResendingProducer {
     public init(
         _ configuration: KafkaConfiguration, _ options: ProducerOptions = ProducerOptions(), log: KafkaLogSink? = nil
     ) throws(KafkaError) {
-        self.configuration = configuration
-        self.options = options
-        self.log = log
-        wake = try WakeDescriptor()
-        producer = try Producer(configuration, options, log: log, wake: wake)
-    }
-
-    /// Readable while there may be something to `poll`; the same for the life of this object.
-    public var wakeDescriptor: Int32 { wake.descriptor }
-
-    public var inFlight: Int { producer.inFlight + saved.count + waitingCount }
-
-    public func topic(_ name: String) throws(KafkaError) -> ProducerTopic { try producer.topic(name) }
-
-    /// A topic that nobody waits for: its records gather until `sendGathered`, or until they are worth a request.
-    public func patientTopic(_ name: String) throws(KafkaError) -> ProducerTopic {
-        let topic = try producer.topic(name)
-        patientTopics.insert(topic.index)
-        return topic
-    }
-
-    @discardableResult
-    public func warmUp(topics names: [String], timeoutMs: Int = 5000) throws(KafkaError) -> [Int32] {
-        try producer.warmUp(topics: names, timeoutMs: timeoutMs)
-    }
-
-    /// As `Producer.produce`. Tags must grow from record to record: they are the order in which records are sent again.
-    /// After a fatal failure it answers `.queueFull` until `poll` has replaced the producer and sent the old records.
-    public func produce(
-        _ topic: ProducerTopic, partition: Int32? = nil, key: Span<UInt8>?, value: Span<UInt8>?, tag: UInt64
-    ) throws(KafkaError) -> ProduceResult {
-        guard saved.isEmpty else { return .queueFull }
-        do throws(KafkaError) {
-            if let partition, mustWait(topic, partition, byteCount: (key?.count ?? 0) + (value?.count ?? 0)) {
-                let record = SavedRecord(
-                    tag: tag, topic: topic, partition: partition, key: copy(key), value: copy(value))
-                return took(wait(record), tag)
-            }
-            let result = try producer.produce(topic, partition: partition, key: key, value: value, tag: tag)
-            if let partition, result == .queued { gave(topic, partition) }
-            return took(result, tag)
-        } catch {
-            return try wait(for: error)
+        if DirectProducer.serves(configuration, options) {
+            engine = .direct(try DirectProducer(configuration, options, log: log))
+        } else {
+            engine = .librdkafka(try GatheringProducer(configuration, options, log: log))
         }
     }
 
+    /// Readable while there may be something to `poll`; the same for the life of this object.
+    public var wakeDescriptor: Int32 {
+        switch engine {
+        case .direct(let producer): producer.wakeDescriptor
+        case .librdkafka(let producer): producer.wakeDescriptor
+        }
+    }
+
+    /// Records taken and not yet reported on.
+    public var inFlight: Int {
+        switch engine {
+        case .direct(let producer): producer.inFlight
+        case .librdkafka(let producer): producer.inFlight
+        }
+    }
+
+    /// How often it had to begin again as another producer.
+    public var replacementCount: Int {
+        switch engine {
+        case .direct(let producer): producer.replacementCount
+        case .librdkafka(let producer): producer.replacementCount
+        }
+    }
+
+    /// The handle to write to a topic with; cheap after the first time.
+    public func topic(_ name: String) throws(KafkaError) -> ProducerTopic {
+        switch engine {
+        case .direct(let producer): producer.topic(name, isPatient: false)
+        case .librdkafka(let producer): try producer.topic(name)
+        }
+    }
+
+    /// A topic that nobody waits for: its records gather until `sendGathered`, or until they are worth a request.
+    public func patientTopic(_ name: String) throws(KafkaError) -> ProducerTopic {
+        switch engine {
+        case .direct(let producer): producer.topic(name, isPatient: true)
+        case .librdkafka(let producer): try producer.patientTopic(name)
+        }
+    }
+
+    /// As `Producer.warmUp`.
+    @discardableResult
+    public func warmUp(topics names: [String], timeoutMs: Int = 5000) throws(KafkaError) -> [Int32] {
+        switch engine {
+        case .direct(let producer): try producer.warmUp(topics: names, timeoutMs: timeoutMs)
+        case .librdkafka(let producer): try producer.warmUp(topics: names, timeoutMs: timeoutMs)
+        }
+    }
+
+    /// As `Producer.produce`. Tags must grow from record to record: they are the order in which records are sent again.
+    public func produce(
+        _ topic: ProducerTopic, partition: Int32? = nil, key: Span<UInt8>?, value: Span<UInt8>?, tag: UInt64
+    ) throws(KafkaError) -> ProduceResult {
+        switch engine {
+        case .direct(let producer):
+            try took(
+                producer.produce(
+                    topic, partition: partition, key: key, value: value, headers: noHeaders, timestampMs: nil, tag: tag),
+                tag)
+        case .librdkafka(let producer):
+            try took(producer.produce(topic, partition: partition, key: key, value: value, tag: tag), tag)
+        }
+    }
+
+    /// The same with headers or a timestamp of the caller's.
     public func produce(
         _ topic: ProducerTopic, partition: Int32? = nil, key: Span<UInt8>?, value: Span<UInt8>?,
         headers: borrowing RecordHeaders, timestampMs: Int64? = nil, tag: UInt64
     ) throws(KafkaError) -> ProduceResult {
-        guard saved.isEmpty else { return .queueFull }
-        do throws(KafkaError) {
-            let byteCount = (key?.count ?? 0) + (value?.count ?? 0) + headers.bytes.count
-            if let partition, mustWait(topic, partition, byteCount: byteCount) {
-                let record = SavedRecord(
-                    tag: tag, topic: topic, partition: partition, key: copy(key), value: copy(value),
-                    headers: copy headers, timestampMs: timestampMs)
-                return took(wait(record), tag)
-            }
-            let result = try producer.produce(
-                topic, partition: partition, key: key, value: value, headers: headers, timestampMs: timestampMs,
-                tag: tag)
-            if let partition, result == .queued { gave(topic, partition) }
-            return took(result, tag)
-        } catch {
-            return try wait(for: error)
+        switch engine {
+        case .direct(let producer):
+            try took(
+                producer.produce(
+                    topic, partition: partition, key: key, value: value, headers: headers, timestampMs: timestampMs,
+                    tag: tag), tag)
+        case .librdkafka(let producer):
+            try took(
+                producer.produce(
+                    topic, partition: partition, key: key, value: value, headers: headers, timestampMs: timestampMs,
+                    tag: tag), tag)
         }
     }
 
@@ -118,186 +122,33 @@ public final class ResendingProducer {
         return result
     }
 
-    private func wait(for error: KafkaError) throws(KafkaError) -> ProduceResult {
-        guard error.code == .fatal else { throw error }
-        wake.signal()
-        return .queueFull
-    }
-
-    // MARK: Gathering
-
-    private func lane(_ topic: ProducerTopic, _ partition: Int32) -> (topic: Int, partition: Int) {
-        while lanes.count <= topic.index { lanes.append([]) }
-        while lanes[topic.index].count <= Int(partition) {
-            lanes[topic.index].append(Lane(isPatient: patientTopics.contains(topic.index)))
-        }
-        return (topic.index, Int(partition))
-    }
-
-    private func mustWait(_ topic: ProducerTopic, _ partition: Int32, byteCount: Int) -> Bool {
-        // What no request can carry is refused by librdkafka, to the caller.
-        guard byteCount <= options.messageBytesMax, partition >= 0 else { return false }
-        let lane = lane(topic, partition)
-        return lanes[lane.topic][lane.partition].gathers
-    }
-
-    private func wait(_ record: SavedRecord) -> ProduceResult {
-        guard waitingCount + producer.inFlight < options.queueMessagesMax, waitingBytes < options.queueBytesMax else {
-            return .queueFull
-        }
-        let lane = lane(record.topic, record.partition ?? 0)
-        lanes[lane.topic][lane.partition].append(record)
-        waitingCount += 1
-        waitingBytes += record.byteCount
-        if lanes[lane.topic][lane.partition].isWorthSending(bytes: options.batchBytesMax / 4), makeDue(lane) {
-            wake.signal()
-        }
-        return .queued
-    }
-
     /// Whether records of patient topics wait for `sendGathered`.
     public var hasGathered: Bool {
-        patientTopics.contains { $0 < lanes.count && lanes[$0].contains { $0.nextWaiting != nil && !$0.isReleased } }
+        switch engine {
+        case .direct(let producer): producer.hasGathered
+        case .librdkafka(let producer): producer.hasGathered
+        }
     }
 
     /// What patient topics have gathered goes with the next `poll`, or as soon as its partition is free.
     public func sendGathered() {
-        for topic in patientTopics where topic < lanes.count {
-            for partition in lanes[topic].indices where lanes[topic][partition].nextWaiting != nil {
-                lanes[topic][partition].isReleased = true
-                _ = makeDue((topic, partition))
-            }
+        switch engine {
+        case .direct(let producer): producer.sendGathered()
+        case .librdkafka(let producer): producer.sendGathered()
         }
     }
 
-    /// Whether it has become due by this.
-    private func makeDue(_ lane: (topic: Int, partition: Int)) -> Bool {
-        guard lanes[lane.topic][lane.partition].becomeDue() else { return false }
-        due.append(lane)
-        return true
-    }
-
-    private func gave(_ topic: ProducerTopic, _ partition: Int32) {
-        let lane = lane(topic, partition)
-        lanes[lane.topic][lane.partition].underWay += 1
-    }
-
-    private func reported(_ report: DeliveryReport) {
-        guard report.partition >= 0, report.topic.index < lanes.count,
-            Int(report.partition) < lanes[report.topic.index].count
-        else { return }
-        let (topic, partition) = (report.topic.index, Int(report.partition))
-        lanes[topic][partition].underWay -= 1
-        if lanes[topic][partition].isReleased { _ = makeDue((topic, partition)) }
-    }
-
-    /// Gives what waits in lanes that are free again, as much of it as goes in one request.
-    private func giveWaiting(_ body: (DeliveryReport) -> Void) {
-        guard saved.isEmpty, !due.isEmpty else { return }
-        var again: [(topic: Int, partition: Int)] = []
-        for (topic, partition) in due {
-            var (records, bytes) = (0, 0)
-            // Half of a request, since a record takes more there than its key and value.
-            while records < options.batchMessagesMax, bytes < options.batchBytesMax / 2,
-                let record = lanes[topic][partition].nextWaiting
-            {
-                do throws(KafkaError) {
-                    guard try record.produce(with: producer) == .queued else { break }
-                    lanes[topic][partition].underWay += 1
-                } catch {
-                    if error.code == .fatal { break }
-                    body(record.report(error))
-                }
-                lanes[topic][partition].dropFirst()
-                records += 1
-                bytes += record.byteCount
-                waitingCount -= 1
-                waitingBytes -= record.byteCount
-            }
-            if lanes[topic][partition].endRun() { again.append((topic, partition)) }
-        }
-        due = again
-    }
-
-    /// Everything that waits, to be sent by another producer or to be given up.
-    private func takeWaiting() -> [SavedRecord] {
-        let all = lanes.flatMap { $0.flatMap(\.waiting) }
-        lanes = []
-        due = []
-        (waitingCount, waitingBytes) = (0, 0)
-        return all
-    }
-
-    // MARK: Reports
-
-    /// As `Producer.poll`. Throws only when replacing the producer is in vain.
+    /// Sends what is due and hands over what became of records, waiting at most `timeoutMs` for the first report. Throws
+    /// only when beginning again is in vain.
     @discardableResult
     public func poll(timeoutMs: Int = 0, _ body: (DeliveryReport) -> Void) throws(KafkaError) -> Int {
-        var reported = 0
-        unsafe producer.poll(timeoutMs: saved.isEmpty && due.isEmpty ? timeoutMs : 0) { report, message in
-            self.reported(report)
-            if unsafe isToBeSentAgain(report, message) { return }
-            reported += 1
-            body(report)
+        switch engine {
+        case .direct(let producer): try producer.poll(timeoutMs: timeoutMs, body)
+        case .librdkafka(let producer): try producer.poll(timeoutMs: timeoutMs, body)
         }
-        if let fatal = producer.fatalError {
-            try replace(fatal) {
-                reported += 1; body($0)
-            }
-        }
-        if !saved.isEmpty {
-            sendAgain {
-                reported += 1; body($0)
-            }
-        }
-        giveWaiting {
-            reported += 1; body($0)
-        }
-        return reported
     }
 
-    private func isToBeSentAgain(_ report: DeliveryReport, _ message: UnsafePointer<rd_kafka_message_t>) -> Bool {
-        if report.succeeded {
-            replacementsInVain = 0
-            return false
-        }
-        guard producer.fatalError != nil else { return false }
-        saved.append(unsafe SavedRecord(report, message))
-        return true
-    }
-
-    private func replace(_ fatal: KafkaError, _ body: (DeliveryReport) -> Void) throws(KafkaError) {
-        replacementsInVain += 1
-        guard replacementsInVain <= Self.replacementsInVainMax else { throw fatal }
-        replacementCount += 1
-        let names = producer.topicNames
-        unsafe producer.close(deadlineMs: 0) { report, message in
-            if unsafe !isToBeSentAgain(report, message) { body(report) }
-        }
-        saved += takeWaiting()
-        saved.sort { $0.tag < $1.tag }
-        producer = try Producer(configuration, options, log: log, wake: wake)
-        // In the same order, so that the callers' `ProducerTopic`s stay true.
-        for name in names { _ = try producer.topic(name) }
-    }
-
-    private func sendAgain(_ body: (DeliveryReport) -> Void) {
-        var sent = 0
-        defer { saved.removeFirst(sent) }
-        for record in saved {
-            do throws(KafkaError) {
-                guard try record.produce(with: producer) == .queued else { break }
-                if let partition = record.partition { gave(record.topic, partition) }
-            } catch {
-                if error.code == .fatal { break }
-                body(record.report(error))
-            }
-            sent += 1
-        }
-        wake.signal()
-    }
-
-    /// As `Producer.flush`.
+    /// Waits until every record is reported on; false if the deadline came first.
     public func flush(deadlineMs: Int, _ body: (DeliveryReport) -> Void) throws(KafkaError) -> Bool {
         let deadline = Deadline(afterMs: deadlineMs)
         while inFlight > 0 {
@@ -309,138 +160,12 @@ public final class ResendingProducer {
         return inFlight == 0
     }
 
-    /// As `Producer.close`.
+    /// Sends what it can until the deadline, gives up on the rest, and ends. Every record gets its report.
     @discardableResult
     public func close(deadlineMs: Int, _ body: (DeliveryReport) -> Void) -> Bool {
-        let deadline = Deadline(afterMs: deadlineMs)
-        let flushed = (try? flush(deadlineMs: deadlineMs, body)) ?? false
-        for record in saved + takeWaiting() {
-            body(record.report(KafkaError(RD_KAFKA_RESP_ERR__PURGE_QUEUE, place: "close")))
+        switch engine {
+        case .direct(let producer): producer.close(deadlineMs: deadlineMs, body)
+        case .librdkafka(let producer): producer.close(deadlineMs: deadlineMs, body)
         }
-        saved = []
-        return producer.close(deadlineMs: Int(deadline.remainingMs), body) && flushed
     }
-}
-
-/// What is under way to one partition and what waits for it.
-private struct Lane {
-    /// With as many records under way, librdkafka sends nothing more to the partition, and spins if there is more.
-    static let underWayMax = 5
-
-    private let isPatient: Bool
-    /// Records given to librdkafka and not yet reported on.
-    var underWay = 0
-    /// What waits is to go as soon as the partition is free.
-    var isReleased: Bool
-    private var isDue = false
-    private var records: [SavedRecord] = []
-    private var next = 0
-    private var bytes = 0
-
-    init(isPatient: Bool) {
-        self.isPatient = isPatient
-        isReleased = !isPatient
-    }
-
-    /// Whether a record has to wait.
-    var gathers: Bool { isPatient || underWay >= Self.underWayMax || next < records.count }
-    var waiting: ArraySlice<SavedRecord> { records[next...] }
-    var nextWaiting: SavedRecord? { next < records.count ? records[next] : nil }
-
-    func isWorthSending(bytes wanted: Int) -> Bool { isPatient && bytes >= wanted }
-
-    mutating func append(_ record: SavedRecord) {
-        records.append(record)
-        bytes += record.byteCount
-    }
-
-    mutating func dropFirst() {
-        bytes -= records[next].byteCount
-        next += 1
-        // Room is given back once half of it is behind, so that each record is moved once at most.
-        guard next * 2 >= records.count else { return }
-        records.removeFirst(next)
-        next = 0
-    }
-
-    /// Whether records are to be given that were not to be before.
-    mutating func becomeDue() -> Bool {
-        guard !isDue, underWay < Self.underWayMax, nextWaiting != nil else { return false }
-        isDue = true
-        return true
-    }
-
-    /// A run has been given. Whether another is due at once.
-    mutating func endRun() -> Bool {
-        if isPatient, nextWaiting == nil { isReleased = false }
-        isDue = underWay < Self.underWayMax && nextWaiting != nil
-        return isDue
-    }
-}
-
-/// A record in our hands: one that waits, or one that came back unacknowledged.
-private struct SavedRecord {
-    let tag: UInt64
-    let topic: ProducerTopic
-    let partition: Int32?
-    let key: [UInt8]?
-    let value: [UInt8]?
-    let headers: RecordHeaders
-    let timestampMs: Int64?
-
-    var byteCount: Int { (key?.count ?? 0) + (value?.count ?? 0) + headers.bytes.count }
-
-    init(
-        tag: UInt64, topic: ProducerTopic, partition: Int32, key: [UInt8]?, value: [UInt8]?,
-        headers: consuming RecordHeaders = RecordHeaders(), timestampMs: Int64? = nil
-    ) {
-        (self.tag, self.topic, self.partition) = (tag, topic, partition)
-        (self.key, self.value) = (key, value)
-        (self.headers, self.timestampMs) = (headers, timestampMs)
-    }
-
-    init(_ report: DeliveryReport, _ message: UnsafePointer<rd_kafka_message_t>) {
-        tag = report.tag
-        topic = report.topic
-        partition = report.partition >= 0 ? report.partition : nil
-        key = unsafe bytes(message.pointee.key, message.pointee.key_len)
-        value = unsafe bytes(message.pointee.payload, message.pointee.len)
-        timestampMs = report.timestampMs
-        var headers = RecordHeaders()
-        var raw: OpaquePointer?
-        if unsafe rd_kafka_message_headers(message, &raw) == RD_KAFKA_RESP_ERR_NO_ERROR {
-            var index = 0
-            var name: UnsafePointer<CChar>?
-            var start: UnsafeRawPointer?
-            var count = 0
-            while unsafe rd_kafka_header_get_all(raw, index, &name, &start, &count) == RD_KAFKA_RESP_ERR_NO_ERROR {
-                index += 1
-                let value = unsafe bytes(start, count)
-                unsafe headers.append(adminString(name), value?.span)
-            }
-        }
-        self.headers = headers
-    }
-
-    func produce(with producer: Producer) throws(KafkaError) -> ProduceResult {
-        try producer.produce(
-            topic, partition: partition, key: key?.span, value: value?.span, headers: headers,
-            timestampMs: timestampMs, tag: tag)
-    }
-
-    func report(_ error: KafkaError) -> DeliveryReport {
-        DeliveryReport(
-            tag: tag, topic: topic, partition: partition ?? -1, offset: nil, timestampMs: timestampMs,
-            rawError: rd_kafka_resp_err_t(error.rawCode), mayBeWritten: true)
-    }
-}
-
-private func copy(_ span: Span<UInt8>?) -> [UInt8]? {
-    guard let span else { return nil }
-    return [UInt8](copying: span)
-}
-
-private func bytes(_ start: UnsafeRawPointer?, _ count: Int) -> [UInt8]? {
-    guard let start = unsafe start else { return nil }
-    return unsafe [UInt8](UnsafeRawBufferPointer(start: start, count: count))
 }

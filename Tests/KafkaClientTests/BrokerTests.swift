@@ -1,6 +1,35 @@
 import KafkaClient
 import TestSupport
 import Testing
+import Wire
+
+/// A record as a test made it, or found it.
+private struct WrittenRecord: Equatable {
+    var key: [UInt8]?
+    var value: [UInt8]?
+    var headers: [(name: String, value: [UInt8]?)]
+    var timestampMs: Int64
+
+    init(key: [UInt8]?, value: [UInt8]?, headers: [(name: String, value: [UInt8]?)], timestampMs: Int64) {
+        (self.key, self.value, self.headers, self.timestampMs) = (key, value, headers, timestampMs)
+    }
+
+    init(_ message: borrowing Message) {
+        key = if let key = message.key { [UInt8](copying: key) } else { nil }
+        value = if let value = message.value { [UInt8](copying: value) } else { nil }
+        timestampMs = message.timestampMs
+        var found: [(name: String, value: [UInt8]?)] = []
+        message.forEachHeader { name, value in
+            if let value { found.append((name, [UInt8](copying: value))) } else { found.append((name, nil)) }
+        }
+        headers = found
+    }
+
+    static func == (left: Self, right: Self) -> Bool {
+        left.key == right.key && left.value == right.value && left.timestampMs == right.timestampMs
+            && left.headers.elementsEqual(right.headers) { $0.name == $1.name && $0.value == $1.value }
+    }
+}
 
 /// What the mock cluster cannot do, against a real log: the embedded broker, or Apache Kafka by `FANOUT_TEST_KAFKA`.
 @Suite struct BrokerTests {
@@ -134,8 +163,10 @@ import Testing
         #expect(try ends.allSatisfy { try $0.get() == 0 })
     }
 
-    @Test func `a broker that is killed and comes back loses nothing that was acknowledged, and order is kept`() throws
-    {
+    @Test(arguments: ProducerEngine.allCases)
+    func `a broker that is killed and comes back loses nothing that was acknowledged, and order is kept`(
+        _ engine: ProducerEngine
+    ) throws {
         guard try TestKafka.shared().isEmbedded else { return }
         let broker = try BrokerProcess()
         let configuration = KafkaConfiguration(bootstrapServers: broker.address)
@@ -143,7 +174,7 @@ import Testing
         _ = try admin.createTopics([NewTopic("t", partitions: 2, replicationFactor: 1)])
         var options = ProducerOptions()
         options.deliveryTimeoutMs = 0
-        let producer = try ResendingProducer(configuration, options) { _ in }
+        let producer = try ResendingProducer(engine.configuration(configuration), options) { _ in }
         let topic = try producer.topic("t")
         var acknowledged: Set<UInt64> = []
         var failures: [KafkaError] = []
@@ -178,6 +209,93 @@ import Testing
             where value > (kept.last ?? -1) { kept.append(value) }
             #expect(kept.count == 1000)
         }
+    }
+
+    @Test(arguments: ProducerEngine.allCases)
+    func `records are read as they were written: key, value, headers, time, none and empty`(
+        _ engine: ProducerEngine
+    ) throws {
+        let topic = TestKafka.unique("t")
+        _ = try admin().createTopics([NewTopic(topic, partitions: 1, replicationFactor: 1)])
+        let producer = try ResendingProducer(engine.configuration(configuration())) { _ in }
+        let handle = try producer.topic(topic)
+        try producer.warmUp(topics: [topic])
+        var random = SeededGenerator.announced(#function)
+        func bytes() -> [UInt8]? {
+            Int.random(in: 0..<5, using: &random) == 0
+                ? nil : (0..<Int.random(in: 0..<300, using: &random)).map { _ in .random(in: 0...255, using: &random) }
+        }
+        var written: [WrittenRecord] = []
+        var offsets: [Int64] = []
+        for tag in 0..<500 as Range<UInt64> {
+            let record = WrittenRecord(
+                key: bytes(), value: bytes(),
+                headers: (0..<Int.random(in: 0..<3, using: &random)).map { ("h\($0)", bytes()) },
+                timestampMs: 1_700_000_000_000 + Int64.random(in: -5000...5000, using: &random))
+            var headers = RecordHeaders()
+            for (name, value) in record.headers { headers.append(name, value?.span) }
+            #expect(
+                try producer.produce(
+                    handle, partition: 0, key: record.key?.span, value: record.value?.span, headers: headers,
+                    timestampMs: record.timestampMs, tag: tag) == .queued)
+            written.append(record)
+            if tag % 50 == 0 { try producer.poll { offsets.append($0.offset ?? -1) } }
+        }
+        #expect(try producer.flush(deadlineMs: 10_000) { offsets.append($0.offset ?? -1) })
+        #expect(offsets == Array(0..<500))
+        var options = ConsumerOptions()
+        options.checksCRCs = true
+        let consumer = try Consumer(configuration(), options)
+        try consumer.assign([PartitionStart(TopicPartition(topic, 0), at: .beginning)])
+        var read: [WrittenRecord] = []
+        let end = ContinuousClock.now + .seconds(20)
+        while read.count < 500, ContinuousClock.now < end {
+            let batch = consumer.poll(timeoutMs: 100)
+            for index in 0..<batch.count { read.append(WrittenRecord(batch[index])) }
+        }
+        #expect(read == written)
+    }
+
+    @Test func `a topic that takes only small batches gets its records one by one, and refuses what is too large`()
+        throws
+    {
+        let topic = TestKafka.unique("small")
+        _ = try admin().createTopics([
+            NewTopic(topic, partitions: 1, replicationFactor: 1, configs: ["max.message.bytes": "2000"])
+        ])
+        let producer = try ResendingProducer(configuration()) { _ in }
+        let handle = try producer.topic(topic)
+        try producer.warmUp(topics: [topic])
+        for tag in 0..<20 as Range<UInt64> {
+            let value = [UInt8](repeating: UInt8(tag), count: tag == 7 ? 3000 : 500)
+            #expect(try producer.produce(handle, partition: 0, key: nil, value: value.span, tag: tag) == .queued)
+        }
+        var reports: [DeliveryReport] = []
+        #expect(try producer.flush(deadlineMs: 10_000) { reports.append($0) })
+        #expect(reports.filter { !$0.succeeded }.map(\.tag) == [7])
+        #expect(reports.first { !$0.succeeded }?.error?.code == .messageTooLarge)
+        #expect(reports.filter(\.succeeded).map(\.offset) == (0..<19).map { $0 })
+        #expect(producer.replacementCount == 0)
+    }
+
+    @Test func `records to a topic that is made later wait for it; to one that never is, they are refused in time`()
+        throws
+    {
+        let topic = TestKafka.unique("soon")
+        var options = ProducerOptions()
+        options.deliveryTimeoutMs = 1500
+        let producer = try ResendingProducer(configuration(), options) { _ in }
+        let (soon, never) = (try producer.topic(topic), try producer.topic(TestKafka.unique("never")))
+        #expect(try producer.produce(soon, key: [1].span, value: [1].span, tag: 0) == .queued)
+        try producer.poll { _ in Issue.record("nothing can be known yet") }
+        _ = try admin().createTopics([NewTopic(topic, partitions: 3, replicationFactor: 1)])
+        var reports: [DeliveryReport] = []
+        #expect(try producer.flush(deadlineMs: 10_000) { reports.append($0) })
+        #expect(reports.map(\.succeeded) == [true])
+        #expect(try producer.produce(never, key: [1].span, value: [1].span, tag: 1) == .queued)
+        #expect(try producer.flush(deadlineMs: 20_000) { reports.append($0) })
+        #expect(reports.last?.tag == 1)
+        #expect(reports.last?.succeeded == false)
     }
 
     @Test func `a topic that is made after the subscription is read`() throws {

@@ -41,6 +41,18 @@ extension Consumer {
     }
 }
 
+/// The two ways in which a `ResendingProducer` writes.
+enum ProducerEngine: String, CaseIterable {
+    case direct, librdkafka
+
+    /// Any property that only librdkafka knows makes it librdkafka's work.
+    func configuration(_ configuration: KafkaConfiguration) throws -> KafkaConfiguration {
+        var configuration = configuration
+        if self == .librdkafka { try configuration.set("log_level", to: "6") }
+        return configuration
+    }
+}
+
 /// Writes `values` to one partition and waits until all are acknowledged.
 func write(_ values: [String], to topic: String, _ configuration: KafkaConfiguration, partition: Int32 = 0) throws {
     let producer = try Producer(configuration)

@@ -24,7 +24,7 @@ public final class EventLoop {
     static let segmentsMax = 256
 
     private let epoll: Int32
-    private let thread = pthread_self()
+    private var thread = pthread_self()
     private let events: UnsafeMutablePointer<epoll_event>
     let readBuffer: UnsafeMutablePointer<UInt8>
     let segments: UnsafeMutablePointer<iovec>
@@ -139,6 +139,13 @@ public final class EventLoop {
 
     /// Whether the caller is on this loop's thread.
     public var isCurrent: Bool { pthread_equal(thread, pthread_self()) != 0 }
+
+    /// Readable while this loop has something to do: so one loop can wait inside another, whose handler calls
+    /// `runOnce(timeoutMs: 0)`. Timers do not show in it; see `Ticker`.
+    public var descriptor: Int32 { epoll }
+
+    /// Makes the calling thread the loop's own. For a loop without a thread that runs it, whose owner has moved.
+    public func adopt() { thread = pthread_self() }
 
     func preconditionOnLoop() {
         precondition(isCurrent, "an event loop is used on its own thread only")

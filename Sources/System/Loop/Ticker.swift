@@ -1,0 +1,39 @@
+internal import CLinux
+internal import Glibc
+
+/// A periodic tick that a descriptor tells: the clock of a loop that is itself watched by another loop, which knows nothing
+/// of the inner loop's timers.
+public final class Ticker {
+    public let descriptor: Int32
+    private var periodMs: Int?
+    private var passed = false
+
+    public init() throws(SystemError) {
+        descriptor = timerfd_create(CLOCK_MONOTONIC, Int32(TFD_CLOEXEC) | Int32(TFD_NONBLOCK))
+        guard descriptor >= 0 else { throw SystemError.last("timerfd_create") }
+    }
+
+    deinit { _ = Glibc.close(descriptor) }
+
+    /// Ticks with this period, or not at all. Setting the period that it has changes nothing and costs nothing.
+    public func set(everyMs: Int?) {
+        guard everyMs != periodMs else { return }
+        periodMs = everyMs
+        let ms = everyMs ?? 0
+        let period = timespec(tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000)
+        var value = itimerspec(it_interval: period, it_value: period)
+        _ = unsafe timerfd_settime(descriptor, 0, &value, nil)
+    }
+
+    /// Takes note of a tick, so that the descriptor is readable only at the next.
+    public func clear() {
+        var count: UInt64 = 0
+        if unsafe read(descriptor, &count, 8) == 8 { passed = true }
+    }
+
+    /// Whether it has ticked since the last call.
+    public func hasPassed() -> Bool {
+        defer { passed = false }
+        return passed
+    }
+}

@@ -1,8 +1,10 @@
 import Wire
 
-/// Which sessions declared which large chats. Joining and leaving cost the same however many are in the chat, so that
-/// 100,000 members of one chat can go offline at once.
+/// Which sessions (by their place in the router) declared which large chats. Joining and leaving cost the same however many
+/// are in the chat, so that 100,000 members of one chat can go offline at once; a session that is in none costs nothing.
 struct LargeChats {
+    private static let none = UInt32.max
+
     /// One session's place in one chat.
     private struct Place {
         var chat: UInt32
@@ -23,30 +25,39 @@ struct LargeChats {
     private var freeChats: [UInt32] = []
     private var places: [Place] = []
     private var freePlaces: [UInt32] = []
+    /// The first place of each session that has one.
+    private var heads: [UInt32: UInt32] = [:]
 
-    mutating func join(_ id: ChatID, session: UInt32, _ head: inout UInt32) {
-        guard !contains(id, from: head) else { return }
+    mutating func join(_ id: ChatID, session: UInt32) {
+        guard !contains(id, session) else { return }
         let number = intern(id)
-        let made = Place(chat: number, position: UInt32(chats[Int(number)].sessions.count), nextOfSession: head)
+        let made = Place(
+            chat: number, position: UInt32(chats[Int(number)].sessions.count),
+            nextOfSession: heads[session] ?? Self.none)
+        let place: UInt32
         if let free = freePlaces.popLast() {
+            place = free
             places[Int(free)] = made
-            head = free
         } else {
-            head = UInt32(places.count)
+            place = UInt32(places.count)
             places.append(made)
         }
+        heads[session] = place
         chats[Int(number)].sessions.append(session)
-        chats[Int(number)].places.append(head)
+        chats[Int(number)].places.append(place)
     }
 
-    mutating func leave(_ id: ChatID, _ head: inout UInt32) {
-        guard let number = numbers[id] else { return }
-        var previous = Router.none
-        var place = head
-        while place != Router.none {
+    mutating func leave(_ id: ChatID, session: UInt32) {
+        guard let number = numbers[id], var place = heads[session] else { return }
+        var previous = Self.none
+        while place != Self.none {
             let next = places[Int(place)].nextOfSession
             if places[Int(place)].chat == number {
-                if previous == Router.none { head = next } else { places[Int(previous)].nextOfSession = next }
+                if previous != Self.none {
+                    places[Int(previous)].nextOfSession = next
+                } else {
+                    heads[session] = next == Self.none ? nil : next
+                }
                 remove(place)
                 return
             }
@@ -55,11 +66,12 @@ struct LargeChats {
         }
     }
 
-    mutating func leaveAll(_ head: inout UInt32) {
-        while head != Router.none {
-            let next = places[Int(head)].nextOfSession
-            remove(head)
-            head = next
+    mutating func leaveAll(session: UInt32) {
+        guard var place = heads.removeValue(forKey: session) else { return }
+        while place != Self.none {
+            let next = places[Int(place)].nextOfSession
+            remove(place)
+            place = next
         }
     }
 
@@ -68,20 +80,19 @@ struct LargeChats {
         return chats[Int(number)].sessions
     }
 
-    func chats(from head: UInt32) -> [ChatID] {
+    func chats(of session: UInt32) -> [ChatID] {
         var list: [ChatID] = []
-        var place = head
-        while place != Router.none {
+        var place = heads[session] ?? Self.none
+        while place != Self.none {
             list.append(chats[Int(places[Int(place)].chat)].id)
             place = places[Int(place)].nextOfSession
         }
         return list
     }
 
-    private func contains(_ id: ChatID, from head: UInt32) -> Bool {
-        guard let number = numbers[id] else { return false }
-        var place = head
-        while place != Router.none {
+    private func contains(_ id: ChatID, _ session: UInt32) -> Bool {
+        guard let number = numbers[id], var place = heads[session] else { return false }
+        while place != Self.none {
             if places[Int(place)].chat == number { return true }
             place = places[Int(place)].nextOfSession
         }

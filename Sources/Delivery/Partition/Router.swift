@@ -33,7 +33,7 @@ public struct Targets {
 
 /// The sessions of one partition: by user, by (instance, number), by large chat.
 ///
-/// A session is 48 bytes in one array, chained to the user's other sessions, and 4 to 11 in the table that finds it by
+/// A session is 40 bytes in one array, chained to the user's other sessions, and 4 to 11 in the table that finds it by
 /// its instance and number.
 public struct Router {
     struct Session {
@@ -43,8 +43,6 @@ public struct Router {
         var user: UInt32
         var number: SessionNumber
         var nextOfUser: UInt32
-        /// The first of its places in large chats.
-        var chats: UInt32
         var instance: UInt16
         /// Of the link on which the instance named it last.
         var generation: UInt8
@@ -82,8 +80,8 @@ public struct Router {
             let slot = Int(numbers[known])
             guard Int(sessions[slot].user) != user || sessions[slot].device != session.device else {
                 sessions[slot].generation = generation
-                chats.leaveAll(&sessions[slot].chats)
-                for chat in largeChats { chats.join(chat, session: UInt32(slot), &sessions[slot].chats) }
+                chats.leaveAll(session: UInt32(slot))
+                for chat in largeChats { chats.join(chat, session: UInt32(slot)) }
                 return .again
             }
             // A number given anew means that the old session is gone.
@@ -93,10 +91,9 @@ public struct Router {
             heads += [UInt32](repeating: Self.none, count: max(user + 1, heads.count * 2) - heads.count)
         }
         let first = heads[user] == Self.none
-        var made = Session(
+        let made = Session(
             device: session.device, openedUs: session.openedUs, user: UInt32(user), number: session.number,
-            nextOfUser: heads[user], chats: Self.none, instance: UInt16(instance), generation: generation, isFree: false
-        )
+            nextOfUser: heads[user], instance: UInt16(instance), generation: generation, isFree: false)
         let slot: UInt32
         if freeList != Self.none {
             slot = freeList
@@ -106,8 +103,7 @@ public struct Router {
             slot = UInt32(sessions.count)
             sessions.append(made)
         }
-        for chat in largeChats { chats.join(chat, session: slot, &made.chats) }
-        sessions[Int(slot)].chats = made.chats
+        for chat in largeChats { chats.join(chat, session: slot) }
         heads[user] = slot
         insertNumber(slot)
         count += 1
@@ -154,7 +150,7 @@ public struct Router {
         for slot in sessions.indices where !sessions[slot].isFree && Int(sessions[slot].instance) == instance {
             if sessions[slot].generation == generation { continue }
             guard let place = find(instance, sessions[slot].number) else { continue }
-            let largeChats = chats.chats(from: sessions[slot].chats)
+            let largeChats = chats.chats(of: UInt32(slot))
             let (user, wasLast) = remove(at: place)
             if wasLast { body(user, largeChats) }
         }
@@ -165,7 +161,7 @@ public struct Router {
         let slot = numbers[place]
         removeNumber(at: place)
         let session = sessions[Int(slot)]
-        chats.leaveAll(&sessions[Int(slot)].chats)
+        chats.leaveAll(session: slot)
         let user = Int(session.user)
         if heads[user] == slot {
             heads[user] = session.nextOfUser
@@ -191,9 +187,9 @@ public struct Router {
         var slot = heads[user]
         while slot != Self.none {
             if isMember {
-                chats.join(chat, session: slot, &sessions[Int(slot)].chats)
+                chats.join(chat, session: slot)
             } else {
-                chats.leave(chat, &sessions[Int(slot)].chats)
+                chats.leave(chat, session: slot)
             }
             slot = sessions[Int(slot)].nextOfUser
         }
@@ -247,8 +243,9 @@ public struct Router {
         instance: Int, number: SessionNumber
     ) -> (user: Int, device: DeviceID, largeChats: [ChatID])? {
         guard let place = find(instance, number) else { return nil }
-        let session = sessions[Int(numbers[place])]
-        return (Int(session.user), session.device, chats.chats(from: session.chats))
+        let slot = numbers[place]
+        let session = sessions[Int(slot)]
+        return (Int(session.user), session.device, chats.chats(of: slot))
     }
 
     public func hasSessions(of instance: Int) -> Bool {

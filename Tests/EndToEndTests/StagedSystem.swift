@@ -21,15 +21,21 @@ final class StagedSystem {
         try start("history")
         // Nobody answers there, so every notice ends in chat.push.dead.
         try start("push", ["--webhook", "http://127.0.0.1:1/", "--window", "200ms", "--attempts-max", "1"])
-        try start("chat", ["--name", "chat-1", "--listen", "127.0.0.1:0", "--drain", "200ms", "--rate", "1000"])
-        let chat = try #require(stages["chat"])
+        chatPort = try startChat("chat-1")
+    }
+
+    /// Starts a chat server and answers its port.
+    func startChat(_ name: String) throws -> Int {
+        try start(
+            "chat", ["--name", name, "--listen", "127.0.0.1:0", "--drain", "200ms", "--rate", "1000"], as: name)
+        let chat = try #require(stages[name])
         #expect(chat.waitForOutput("port="), "\(chat.text)")
         let port = try #require(chat.text.firstMatch(of: /\bport=(\d+)/), "\(chat.text)")
-        chatPort = Int(port.1) ?? 0
+        return Int(port.1) ?? 0
     }
 
     deinit {
-        for stage in ["chat", "push", "history", "delivery", "join", "cdc"] { stop(stage) }
+        for stage in ["chat-2", "chat-1", "push", "history", "delivery", "join", "cdc"] { stop(stage) }
         broker.kill()
     }
 
@@ -45,8 +51,8 @@ final class StagedSystem {
         try FanoutProcess.run(arguments, environment: environment)
     }
 
-    func start(_ stage: String, _ arguments: [String] = []) throws {
-        stages[stage] = try FanoutProcess([stage] + arguments, environment: environment)
+    func start(_ stage: String, _ arguments: [String] = [], as name: String? = nil) throws {
+        stages[name ?? stage] = try FanoutProcess([stage] + arguments, environment: environment)
     }
 
     func stop(_ stage: String) { stages.removeValue(forKey: stage)?.terminate() }

@@ -6,6 +6,7 @@ public import KafkaClient
 internal import PostgresClient
 public import Runtime
 internal import Store
+internal import System
 internal import Wire
 
 public struct HistoryBenchmark {
@@ -156,7 +157,9 @@ public struct HistoryBenchmark {
         var configuration = HistoryConfiguration(kafka: kafka, postgres: postgres, names: names)
         configuration.stopsAtEnd = true
         let metered = BatchClock(clock)
+        let cpuNs = CurrentProcess.cpuNs
         try History(configuration, log: log, metrics: Metrics(), clock: metered).run()
+        report.sinkCPUMicroseconds = Double(CurrentProcess.cpuNs - cpuNs) / 1000 / Double(storedCount)
         _ = try admin.deleteTopics(topics)
         report.storedPerSecond = Double(storedCount) / metered.seconds
     }

@@ -24,6 +24,8 @@ public struct HistoryBenchmarkReport: Sendable {
     public internal(set) var reads: [Read] = []
     public internal(set) var messagesPerSync = 0.0
     public internal(set) var storedPerSecond = 0.0
+    /// What a message takes of the sink's CPU time, librdkafka's threads included and Postgres not.
+    public internal(set) var sinkCPUMicroseconds = 0.0
 
     init(messages: Int, chats: Int) {
         self.messages = messages
@@ -49,6 +51,8 @@ public struct HistoryBenchmarkReport: Sendable {
         let verdict = storedPerSecond >= Self.storedPerSecondTarget ? "met" : "missed"
         text +=
             "stored by the sink         \(Int(storedPerSecond))/s, target \(Int(Self.storedPerSecondTarget))/s, \(verdict)\n"
+        let cpu = (sinkCPUMicroseconds * 10).rounded() / 10
+        text += "CPU time of the sink       \(cpu) µs a message, Postgres not counted\n"
         return text
     }
 
@@ -71,6 +75,7 @@ public struct HistoryBenchmarkReport: Sendable {
             }
             $0.field("messages_per_sync", messagesPerSync)
             $0.field("stored_per_second", storedPerSecond)
+            $0.field("sink_cpu_us", sinkCPUMicroseconds)
             $0.field("stored_per_second_target", Self.storedPerSecondTarget)
         }
     }

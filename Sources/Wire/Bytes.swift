@@ -2,6 +2,8 @@ extension [UInt8] {
     /// Appends borrowed bytes; compiles to one memory copy.
     @inlinable
     public mutating func append(_ bytes: Span<UInt8>) {
+        // Nothing appended to an empty array would write to the storage that all empty arrays of all threads share.
+        guard !bytes.isEmpty else { return }
         append(addingCapacity: bytes.count) { output in
             for index in bytes.indices { output.append(bytes[index]) }
         }

@@ -268,7 +268,7 @@ import Wire
         let device = try bench.device(UserID.random())
         let dead = Raw()
         let user = UserID.random()
-        var generator = SystemRandomNumberGenerator()
+        var generator = SeededGenerator(.random(in: 0 ... .max))
         let handshake = ClientHandshake(
             host: "h", target: "/v1/ws?device=\(DeviceID.random())",
             fields: [.init("Authorization", "Bearer \(bench.token(user))")], using: &generator)

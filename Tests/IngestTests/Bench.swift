@@ -218,7 +218,7 @@ final class Device: System.StreamDelegate {
     }
 
     func connect(_ bench: Bench, token: String?, subprotocols: [String]) {
-        var generator = SystemRandomNumberGenerator()
+        var generator = SeededGenerator(.random(in: 0 ... .max))
         let handshake = ClientHandshake(
             host: "test", target: "/v1/ws?device=\(device)", subprotocols: subprotocols,
             fields: token.map { [.init("Authorization", "Bearer \($0)")] } ?? [], using: &generator)

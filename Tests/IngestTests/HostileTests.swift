@@ -207,7 +207,7 @@ import Wire
     }
 
     private func opening(_ bench: Bench, _ user: UserID = .random()) -> [UInt8] {
-        var generator = SystemRandomNumberGenerator()
+        var generator = SeededGenerator(.random(in: 0 ... .max))
         return ClientHandshake(
             host: "h", target: "/v1/ws?device=\(DeviceID.random())",
             fields: [.init("Authorization", "Bearer \(bench.token(user))")], using: &generator

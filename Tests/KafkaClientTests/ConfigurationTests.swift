@@ -62,6 +62,22 @@ import Testing
         #expect(error?.code == .messageTooLarge)
     }
 
+    @Test func `small requests are not held back, and a failed fetch is soon tried again`() throws {
+        let lines = Lines()
+        var configuration = KafkaConfiguration(bootstrapServers: "127.0.0.1:1")
+        // Makes the library tell what is not as it comes.
+        try configuration.set(property: "debug=conf")
+        let producer = try Producer(configuration) { lines.append($0) }
+        let consumer = try Consumer(configuration, ConsumerOptions(), log: { lines.append($0) })
+        let admin = try Admin(configuration) { lines.append($0) }
+        producer.close(deadlineMs: 2000) { _ in }
+        consumer.close(deadlineMs: 2000)
+        admin.close(deadlineMs: 2000)
+        func count(_ setting: String) -> Int { lines.all.count { $0.message.contains(setting) } }
+        #expect(count("socket.nagle.disable = true") == 3, "\(lines.all)")
+        #expect(count("fetch.error.backoff.ms = 10") == 1)
+    }
+
     @Test func `log lines of the library go to the sink`() throws {
         let lines = Lines()
         var configuration = KafkaConfiguration(bootstrapServers: "127.0.0.1:1")

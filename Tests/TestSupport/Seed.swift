@@ -1,6 +1,8 @@
 import Foundation
 
 /// A random generator (SplitMix64) whose every number follows from its seed, so that a failure can be run again.
+/// It also stands in for the system's generator where a sanitizer looks: ThreadSanitizer reads what is passed `inout`, and
+/// that one, which has no state, has no address to read.
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
 

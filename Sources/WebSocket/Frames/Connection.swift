@@ -244,7 +244,7 @@ public struct Connection: Sendable {
 
     /// A frame without a mask has the key zero.
     private static func append(_ piece: Span<UInt8>, to bytes: inout [UInt8], unmasking mask: inout UInt32) {
-        guard mask != 0 else { return bytes.append(piece) }
+        guard mask != 0, !piece.isEmpty else { return bytes.append(piece) }
         let key = mask
         let count = piece.count
         bytes.append(addingCapacity: count) { output in

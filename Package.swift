@@ -94,7 +94,7 @@ let package = Package(
         tests("Ingest", ground + clients + ["Ingest", "WebSocket", "PushLink", "fanout"]),
         tests("CDC", ground + clients + ["CDC", "fanout"], exclude: ["Golden"]),
         tests("StreamJoin", ground + clients + ["StreamJoin", "fanout"]),
-        tests("Delivery", ground + clients + ["Delivery", "PushLink", "fanout"]),
+        tests("Delivery", ground + clients + ["Delivery", "Ingest", "PushLink", "StreamJoin", "fanout"]),
         tests("History", ground + clients + ["History", "Delivery", "PushLink", "fanout"]),
         tests(
             "Push", ground + clients + ["Push", "HTTPClient", "fanout"], exclude: ["webhook.py", "push_service.py"]),

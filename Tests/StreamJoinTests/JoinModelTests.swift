@@ -128,7 +128,7 @@ private struct Reader {
                 let fitting = sees.filter { version, members in
                     guard version >= known, members[message.from] != nil else { return false }
                     if seen.largePartitions.isEmpty { return Set(members.keys) == Set(seen.recipients) }
-                    return members.count > JoinSimulation.largeChat && Set(members.keys) == reader.audiences[offset]
+                    return members.count > plan.largeChat && Set(members.keys) == reader.audiences[offset]
                 }
                 let version = try #require(
                     fitting.keys.min(),

@@ -26,6 +26,8 @@ struct JoinSimulation: ~Copyable {
         /// Crash once, at this step.
         var crashAt: Int?
         var steps = 1500
+        /// Above so many members a record names no recipients.
+        var largeChat = 5
     }
 
     /// A record that a join wrote, as it stands in the log.
@@ -42,7 +44,6 @@ struct JoinSimulation: ~Copyable {
     }
 
     static let deliveryPartitions: Int32 = 3
-    static let largeChat = 5
 
     var random: SeededGenerator
     let plan: Plan
@@ -83,7 +84,7 @@ struct JoinSimulation: ~Copyable {
         random = SeededGenerator(seed)
         self.plan = plan
         var limits = JoinSetup.Limits()
-        limits.largeChat = Self.largeChat
+        limits.largeChat = plan.largeChat
         limits.recentMessages = 12
         limits.uncommittedMax = 20
         // Where it is not refusals in time that are tried, there are none.
@@ -316,24 +317,28 @@ struct JoinSimulation: ~Copyable {
         startWorker()
         for step in 0..<plan.steps {
             if step == plan.crashAt { crash() }
-            switch Int.random(in: 0..<100, using: &random) {
-            case 0..<6: changeMembership()
-            case 6..<14: ship()
-            case 14..<22: send()
-            case 22 where plan.snapshots && chance(20): readAgain()
-            case 22..<24: if chance(50) { signal() } else { send() }
-            case 24 where plan.crashes && chance(60): crash()
-            case 25..<32:
-                guard var zombie = zombie.take() else { continue }
-                stepWorker(&zombie, incomingEnd: zombieEnd)
-                if !chance(5) { self.zombie = consume zombie } else { hasZombie = false }
-            default:
-                guard var worker = worker.take() else { continue }
-                stepWorker(&worker, incomingEnd: Int64(incoming.count))
-                self.worker = consume worker
-            }
+            self.step()
         }
         finish()
+    }
+
+    mutating func step() {
+        switch Int.random(in: 0..<100, using: &random) {
+        case 0..<6: changeMembership()
+        case 6..<14: ship()
+        case 14..<22: send()
+        case 22 where plan.snapshots && chance(20): readAgain()
+        case 22..<24: if chance(50) { signal() } else { send() }
+        case 24 where plan.crashes && chance(60): crash()
+        case 25..<32:
+            guard var zombie = zombie.take() else { return }
+            stepWorker(&zombie, incomingEnd: zombieEnd)
+            if !chance(5) { self.zombie = consume zombie } else { hasZombie = false }
+        default:
+            guard var worker = worker.take() else { return }
+            stepWorker(&worker, incomingEnd: Int64(incoming.count))
+            self.worker = consume worker
+        }
     }
 
     /// Everything arrives; whoever is alive comes to the end.
@@ -369,7 +374,8 @@ struct SimulatedWorker: ~Copyable {
     private(set) var committable: Positions?
 
     init(setup: JoinSetup, committed: Positions, replayEnd: Int64) {
-        table = MembershipTable(deliveryPartitions: setup.deliveryPartitions, listedMax: 8)
+        table = MembershipTable(
+            deliveryPartitions: setup.deliveryPartitions, listedMax: max(8, setup.limits.largeChat + 1))
         task = JoinTask(partition: 0, setup: setup, committed: committed, replayEnd: replayEnd)
     }
 

@@ -1,0 +1,1 @@
+../../StreamJoinTests/JoinSimulation.swift

@@ -1,0 +1,1 @@
+../../StreamJoinTests/LogRecords.swift

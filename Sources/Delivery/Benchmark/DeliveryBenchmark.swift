@@ -34,6 +34,7 @@ public struct DeliveryBenchmark {
             figures += route(name, users: users, group: group, instances: instances)
         }
         figures += latency()
+        figures += presenceStorm()
         figures += fill()
         return figures
     }
@@ -111,11 +112,59 @@ public struct DeliveryBenchmark {
         ]
     }
 
+    /// 100,000 users leave at once, each of them watched, while others go on talking. What a turn takes in which they leave,
+    /// or in which some of them become offline, is what their leaving may delay a message by.
+    private func presenceStorm() -> [Figure] {
+        let (leaving, staying) = (100_000, 1_000)
+        let stand = Stand(instances: 1, partitionCount: Self.partitionCount)
+        stand.open(users: leaving + staying)
+        let messages = Self.messages(from: leaving, users: staying, group: 100)
+        var next = 0
+        func turn(_ input: [UInt8] = []) -> UInt64 {
+            stand.nowMs += 10
+            let start = clock.monotonicNs
+            if !input.isEmpty { _ = stand.worker.linkReceived(0, input.span, nowMs: stand.nowMs) }
+            stand.worker.tick(nowMs: stand.nowMs)
+            for _ in 0..<16 {
+                stand.take(messages[next % messages.count])
+                next += 1
+            }
+            let output = stand.takeOutput()
+            let took = clock.monotonicNs - start
+            _ = stand.worker.takePresence()
+            stand.receive(stand.acknowledge(output))
+            return took
+        }
+        func changes() -> Int { stand.worker.counts.presenceChanges }
+        while changes() < leaving + staying { _ = turn() }
+        stand.watch(users: leaving)
+        var quiet = Latencies()
+        for _ in 0..<1_000 { quiet.record(turn()) }
+        var storm = Latencies()
+        for frame in stand.leaving(users: leaving) { storm.record(turn(frame)) }
+        while changes() < 2 * leaving + staying {
+            let before = changes()
+            let took = turn()
+            if changes() > before { storm.record(took) }
+        }
+        return [
+            Figure(
+                name: "16 records, nobody leaving: added latency, median", value: Double(quiet.quantile(0.5)) / 1_000,
+                unit: "µs"),
+            Figure(
+                name: "16 records while 100,000 users leave: added latency, median",
+                value: Double(storm.quantile(0.5)) / 1_000, unit: "µs"),
+            Figure(
+                name: "16 records while 100,000 users leave: added latency, p99",
+                value: Double(storm.quantile(0.99)) / 1_000, unit: "µs"),
+        ]
+    }
+
     /// One record for each partition with recipients, 200 bytes of text.
-    private static func messages(users: Int, group: Int) -> [Record] {
+    private static func messages(from start: Int = 0, users: Int, group: Int) -> [Record] {
         let text = String(repeating: "x", count: 200)
         var records: [Record] = []
-        for first in stride(from: 0, to: users, by: group) {
+        for first in stride(from: start, to: start + users, by: group) {
             let members = (first..<first + group).map { user($0) }
             let event =
                 #"{"type":"message","chat":"\#(chat(first))","seq":123456,"id":"\#(members[0])","from":"\#(members[0])","#
@@ -135,7 +184,7 @@ public struct DeliveryBenchmark {
         let frames = stand.registrations(users: sessions)
         let residentBefore = Double(CurrentProcess.residentBytes)
         let start = clock.monotonicNs
-        for bytes in frames { _ = stand.worker.linkReceived(0, bytes.span, nowMs: 0) }
+        for bytes in frames { _ = stand.worker.linkReceived(0, bytes.span, nowMs: stand.nowMs) }
         let end = clock.monotonicNs
         let resident = Double(CurrentProcess.residentBytes) - residentBefore
         precondition(stand.worker.sessionCount == sessions)
@@ -156,11 +205,11 @@ public struct DeliveryBenchmark {
         stand.receive(stand.acknowledge(stand.takeOutput()))
         let requests = stand.fills(users: users)
         let start = clock.monotonicNs
-        _ = stand.worker.linkReceived(0, requests.span, nowMs: 0)
+        _ = stand.worker.linkReceived(0, requests.span, nowMs: stand.nowMs)
         var bytes = 0
         while stand.worker.hasFills(0) {
             stand.worker.serveFills(0, room: 1 << 20)
-            bytes += stand.worker.takeOutput(0, nowMs: 0).count
+            bytes += stand.worker.takeOutput(0, nowMs: stand.nowMs).count
         }
         let ms = Double(clock.monotonicNs - start) / 1e6
         precondition(stand.worker.counts.fillsServed == users)

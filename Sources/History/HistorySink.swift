@@ -69,7 +69,7 @@ final class HistorySink {
         options.groupInstanceID = configuration.groupInstanceID
         // Nobody waits for the sink: what comes within a moment comes in one answer and goes into one transaction.
         options.fetchBytesMin = 1 << 20
-        options.fetchWaitMs = 100
+        options.fetchWaitMs = 200
         consumer = try Consumer(configuration.kafka, options, log: kafkaLog)
         messagesName = configuration.names[.messages]
         signalsName = configuration.names[.signals]

@@ -1,4 +1,5 @@
 import KafkaClient
+import System
 import TestSupport
 import Testing
 import Wire
@@ -209,6 +210,44 @@ private struct WrittenRecord: Equatable {
             where value > (kept.last ?? -1) { kept.append(value) }
             #expect(kept.count == 1000)
         }
+    }
+
+    @Test(arguments: ProducerEngine.allCases)
+    func `connections that are cut again and again lose no record, and repeat and reorder none`(
+        _ engine: ProducerEngine
+    ) throws {
+        guard try TestKafka.shared().isEmbedded else { return }
+        let broker = try BrokerProcess()
+        let configuration = KafkaConfiguration(bootstrapServers: broker.address)
+        _ = try Admin(configuration) { _ in }.createTopics([NewTopic("t", partitions: 2, replicationFactor: 1)])
+        var options = ProducerOptions()
+        options.deliveryTimeoutMs = 0
+        let producer = try ResendingProducer(engine.configuration(configuration), options) { _ in }
+        let topic = try producer.topic("t")
+        var random = SeededGenerator.announced(#function)
+        var (reported, cuts) = ([UInt64](), 0)
+        for round in 0..<40 as Range<UInt64> {
+            for tag in round * 50..<round * 50 + 50 {
+                let value = Array("\(tag)".utf8)
+                #expect(
+                    try producer.produce(topic, partition: Int32(tag % 2), key: nil, value: value.span, tag: tag)
+                        == .queued)
+            }
+            try producer.poll(timeoutMs: Int.random(in: 0...10, using: &random)) { reported.append($0.tag) }
+            if Bool.random(using: &random) { cuts += try ForeignConnections.cut(of: broker.pid) }
+        }
+        #expect(try producer.flush(deadlineMs: 60_000) { reported.append($0.tag) })
+        #expect(cuts > 0)
+        #expect(reported.sorted() == Array(0..<2000))
+        let consumer = try Consumer(configuration, ConsumerOptions()) { _ in }
+        try consumer.assign((0..<2).map { PartitionStart(TopicPartition("t", $0), at: .beginning) })
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { $0.count >= 2000 }
+        for partition in 0..<2 as Range<Int32> {
+            let values = seen.filter { $0.partition == partition }.compactMap { Int($0.value ?? "") }
+            #expect(values == (0..<1000).map { $0 * 2 + Int(partition) })
+        }
+        #expect(producer.replacementCount == 0)
     }
 
     @Test(arguments: ProducerEngine.allCases)

@@ -54,7 +54,7 @@ extension DirectProducer {
         if !reason.isEmpty {
             log?(
                 KafkaLogLine(
-                    level: wasReady ? .warning : .notice, facility: "BROKER", message: "\(link.name): \(reason)"))
+                    level: lost.isEmpty ? .notice : .warning, facility: "BROKER", message: "\(link.name): \(reason)"))
         }
         for subject in lost {
             switch subject {
@@ -68,8 +68,8 @@ extension DirectProducer {
                 }
             }
         }
-        // Its partitions may have moved.
-        if wasReady { wantsMetadata = true }
+        // Its partitions may have moved, unless it was closed on purpose.
+        if wasReady, !reason.isEmpty { wantsMetadata = true }
         wake()
     }
 

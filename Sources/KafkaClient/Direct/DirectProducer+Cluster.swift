@@ -60,6 +60,8 @@ extension DirectProducer {
             links[broker.id] = BrokerLink(
                 host: broker.host, port: Int(broker.port), owner: self, loop: loop, clientID: clientID)
         }
+        // Where to begin is needed again only when nobody else answers.
+        for seed in seeds where !seed.hasPending { seed.reset() }
         for answer in metadata.topics {
             for index in topics.indices where topics[index].name == answer.name { learned(answer, at: index) }
         }

@@ -37,6 +37,8 @@ final class DirectProducer {
     var reports: [DeliveryReport] = []
     /// The owner's loop has been told that there is something to do.
     private var isWoken = false
+    /// What comes up now is done before the turn ends.
+    private var isTurning = false
     var waitingBytes = 0
     /// Records taken and not yet reported on.
     private(set) var inFlight = 0
@@ -131,6 +133,7 @@ final class DirectProducer {
         loop.adopt()
         while true {
             if indices.allSatisfy({ topics[$0].partitionCount != nil }) {
+                if !reports.isEmpty { wake() }
                 return indices.map { topics[$0].partitionCount ?? 0 }
             }
             for index in indices where topics[index].error != 0 {
@@ -213,7 +216,7 @@ final class DirectProducer {
     }
 
     func wake() {
-        guard !isWoken else { return }
+        guard !isWoken, !isTurning else { return }
         isWoken = true
         loop.remote.wake()
     }
@@ -257,10 +260,13 @@ final class DirectProducer {
 
     private func turn(timeoutMs: Int) {
         isWoken = false
+        isTurning = true
         send()
+        if timeoutMs > 0 { loop.runOnce(timeoutMs: timeoutMs) }
         // What the answers of this tick make possible leaves at its end.
         loop.atTickEnd { [unowned self] in send() }
-        loop.runOnce(timeoutMs: timeoutMs)
+        loop.runOnce(timeoutMs: 0)
+        isTurning = false
         tick()
     }
 
@@ -340,7 +346,6 @@ final class DirectProducer {
         let isBlocked = !due.isEmpty || wantsMetadata || asksIdentity || asksMetadata
         let isWaiting = isBlocked || inFlight > reports.count
         ticker.set(everyMs: isBlocked ? 10 : isWaiting ? 250 : nil)
-        if !reports.isEmpty { wake() }
         guard isWaiting, ticker.hasPassed() else { return }
         for link in Array(links.values) + seeds { link.checkTimeout() }
         if metadataAskedNs != 0, loop.monotonicNs &- metadataAskedNs > Self.metadataAgeMaxNs { wantsMetadata = true }

@@ -38,7 +38,9 @@ public struct Presence {
     private var statuses: [Status] = []
     /// All wait equally long, so the queue is in the order of its deadlines.
     private var leaving = Ring<(user: UInt32, generation: UInt32, deadline: Int64)>()
-    private var changed = Ring<UInt32>()
+    /// Users whose change has yet to be taken out, from `firstChanged` on: four bytes each, and none when all are.
+    private var changed: [UInt32] = []
+    private var firstChanged = 0
 
     public init(graceMs: Int64 = 25_000) { self.graceMs = graceMs }
 
@@ -96,10 +98,15 @@ public struct Presence {
             change(user)
         }
         var changes: [Change] = []
-        while changes.count < limit, !changed.isEmpty {
-            let user = Int(changed.removeFirst())
+        while changes.count < limit, firstChanged < changed.count {
+            let user = Int(changed[firstChanged])
+            firstChanged += 1
             statuses[user].isChanged = false
             changes.append(status(of: user))
+        }
+        if firstChanged * 2 > changed.count {
+            changed = Array(changed[firstChanged...])
+            firstChanged = 0
         }
         return changes
     }

@@ -36,7 +36,7 @@ import Testing
         }
     }
 
-    @Test func `whatever happens, every record is written in order, and twice only after a change of identity`() {
+    @Test func `whatever happens, every record is written in order, and twice only when the broker has forgotten who wrote`() {
         let base = SeededGenerator.freshSeed()
         print("seed \(base) (batches of a partition; FANOUT_SEED=\(base) runs it again)")
         for round in 0..<300 as Range<UInt64> { run(seed: base &+ round) }
@@ -50,7 +50,7 @@ import Testing
         var identity = ProducerIdentity(id: 1, epoch: 0)
         var (made, reported) = (UInt64(0), [UInt64]())
         var now = UInt64(0)
-        var wasReplaced = false
+        var mayRepeat = false
         let headers = RecordHeaders()
         while reported.count < 200 {
             now += 1
@@ -80,7 +80,9 @@ import Testing
                 error = broker.append(batch, identity)
                 if error == 0 { error = 20 }
             case 4 where Int.random(in: 0..<3, using: &random) == 0:
+                // It may take a first batch twice, too.
                 broker.forget()
+                mayRepeat = true
                 error = broker.append(batch, identity)
             default: error = broker.append(batch, identity)
             }
@@ -89,7 +91,7 @@ import Testing
             case .again: partition.resumesAtNs = now + UInt64(Int.random(in: 0..<3, using: &random))
             case .refused: Issue.record("seed \(seed): refused with \(error)")
             case .disagreement:
-                wasReplaced = true
+                mayRepeat = true
                 identity = ProducerIdentity(id: identity.id + 1, epoch: 0)
                 partition.startOver()
             }
@@ -98,7 +100,7 @@ import Testing
         var kept: [UInt64] = []
         for tag in broker.log where kept.last.map({ tag > $0 }) ?? true { kept.append(tag) }
         #expect(kept == Array(0..<200), "seed \(seed)")
-        if !wasReplaced { #expect(broker.log == Array(0..<200), "seed \(seed)") }
+        if !mayRepeat { #expect(broker.log == Array(0..<200), "seed \(seed)") }
     }
 
     @Test func `a record that no topic takes is refused alone, and its numbers are the next one's`() {

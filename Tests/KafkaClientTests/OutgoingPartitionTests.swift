@@ -36,7 +36,7 @@ import Testing
         }
     }
 
-    @Test func `whatever happens, every record is written in order, and twice only when the broker has forgotten who wrote`() {
+    @Test func `whatever happens, every record is written in order, and twice only after the broker forgot`() {
         let base = SeededGenerator.freshSeed()
         print("seed \(base) (batches of a partition; FANOUT_SEED=\(base) runs it again)")
         for round in 0..<300 as Range<UInt64> { run(seed: base &+ round) }

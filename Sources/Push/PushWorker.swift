@@ -215,7 +215,7 @@ final class PushWorker {
     private func tick() {
         sendDue()
         pauseOrResume()
-        loop.schedule(afterMs: 20) { [unowned self] in tick() }
+        loop.schedule(afterMs: 100) { [unowned self] in tick() }
     }
 
     /// Once a tick of the loop, however much happened in it.

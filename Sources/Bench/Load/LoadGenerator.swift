@@ -21,6 +21,10 @@ final class LoadGenerator {
     private var refusals: [String: Int] = [:]
     private var nextSender: [Int]
     private var isSending = false
+    private let pace: Ticker
+    private var paceWatch: Registration?
+    /// Messages whose time has come.
+    private var scheduledCount = 0
     private var message = JSONWriter()
     private let text: String
     private let clock = SystemClock()
@@ -30,6 +34,7 @@ final class LoadGenerator {
         self.target = target
         self.population = population
         loop = try EventLoop()
+        pace = try Ticker()
         ledger = Ledger(
             runID: .random(in: 0 ... .max), chats: scenario.chats, membersPerChat: scenario.membersPerChat)
         nextSender = Array(repeating: 0, count: scenario.chats)
@@ -42,13 +47,14 @@ final class LoadGenerator {
         try connectAll()
         defer { for device in devices { device.close() } }
         try probe()
-        let warmUpEnd = startSending()
+        let warmUpEnd = try startSending()
         runLoop(untilNs: warmUpEnd)
         ledger.measuredFrom = ledger.sent
         let before = (deliveries: ledger.delivered, sent: ledger.sent, cpu: meter.sample(), ns: clock.monotonicNs)
         runLoop(untilNs: before.ns + UInt64(scenario.durationMs) * 1_000_000)
         let after = (deliveries: ledger.delivered, sent: ledger.sent, cpu: meter.sample(), ns: clock.monotonicNs)
         isSending = false
+        paceWatch?.cancel()
         settle()
         let seconds = Double(after.ns - before.ns) / 1e9
         return RunReport(
@@ -116,11 +122,17 @@ final class LoadGenerator {
         refusals = [:]
     }
 
-    private func startSending() -> UInt64 {
+    private func startSending() throws -> UInt64 {
         isSending = true
         let start = clock.monotonicNs
         switch scenario.pace {
-        case .rate(let perSecond): scheduleTick(startNs: start, perSecond: perSecond, sent: 0)
+        case .rate(let perSecond):
+            scheduledCount = 0
+            paceWatch = try loop.watch(pace.descriptor) { [unowned self] _ in
+                pace.clear()
+                sendDue(startNs: start, perSecond: perSecond)
+            }
+            sendDue(startNs: start, perSecond: perSecond)
         case .window(let size):
             for chat in 0..<scenario.chats {
                 for _ in 0..<size { send(chat: chat, scheduledNs: start) }
@@ -129,18 +141,18 @@ final class LoadGenerator {
         return start + UInt64(scenario.warmUpMs) * 1_000_000
     }
 
-    /// Sends whatever is due. A late tick sends all that it is late with, each with the time at which it was due.
-    private func scheduleTick(startNs: UInt64, perSecond: Double, sent: Int) {
+    /// Sends what is due, each message with the time at which it was, and sleeps until the next is. A loop's own timers
+    /// would be late by a millisecond, and send several at once.
+    private func sendDue(startNs: UInt64, perSecond: Double) {
         guard isSending else { return }
-        var sent = sent
-        let elapsed = Double(clock.monotonicNs - startNs) / 1e9
-        while Double(sent) <= elapsed * perSecond {
-            send(chat: sent % scenario.chats, scheduledNs: startNs + UInt64(Double(sent) / perSecond * 1e9))
-            sent += 1
+        var next = startNs
+        while true {
+            next = startNs + UInt64(Double(scheduledCount) / perSecond * 1e9)
+            guard next <= clock.monotonicNs else { break }
+            send(chat: scheduledCount % scenario.chats, scheduledNs: next)
+            scheduledCount += 1
         }
-        loop.schedule(afterMs: 1) { [unowned self, sent] in
-            scheduleTick(startNs: startNs, perSecond: perSecond, sent: sent)
-        }
+        pace.set(atNs: next)
     }
 
     private func send(chat: Int, scheduledNs: UInt64) {

@@ -1,8 +1,8 @@
 internal import CLinux
 internal import Glibc
 
-/// A periodic tick that a descriptor tells: the clock of a loop that is itself watched by another loop, which knows nothing
-/// of the inner loop's timers.
+/// A clock that a descriptor tells: periodic, for a loop that is itself watched by another loop, which knows nothing of the
+/// inner loop's timers; or at one moment, to the microsecond, where a loop's own timers are too coarse.
 public final class Ticker {
     public let descriptor: Int32
     private var periodMs: Int?
@@ -23,6 +23,14 @@ public final class Ticker {
         let period = timespec(tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000)
         var value = itimerspec(it_interval: period, it_value: period)
         _ = unsafe timerfd_settime(descriptor, 0, &value, nil)
+    }
+
+    /// Ticks once at this time of the monotonic clock; at once when it has passed.
+    public func set(atNs ns: UInt64) {
+        periodMs = nil
+        let at = timespec(tv_sec: Int(ns / 1_000_000_000), tv_nsec: max(1, Int(ns % 1_000_000_000)))
+        var value = itimerspec(it_interval: timespec(), it_value: at)
+        _ = unsafe timerfd_settime(descriptor, Int32(TFD_TIMER_ABSTIME), &value, nil)
     }
 
     /// Takes note of a tick, so that the descriptor is readable only at the next.

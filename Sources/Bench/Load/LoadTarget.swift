@@ -17,5 +17,13 @@ public struct LoadTarget: Sendable {
     public func token(for user: UserID) -> String { tokens(user, "bot") }
 }
 
+extension SocketAddress {
+    /// Where the device of this number connects from. Tens of thousands of connections from one address of this machine to
+    /// one port cost the kernel more in looking for a free port than all else that a connection does.
+    func source(_ number: Int) -> SocketAddress? {
+        host.hasPrefix("127.") ? .numeric(host: "127.0.0.\(2 + number % 64)", port: 0) : nil
+    }
+}
+
 /// Makes a token for a user with these scopes, good for as long as any bench runs.
 public typealias TokenSource = @Sendable (_ user: UserID, _ scopes: String) -> String

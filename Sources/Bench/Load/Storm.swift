@@ -78,14 +78,16 @@ public final class Storm {
         try population.make(in: target.postgres)
         devices = (0..<options.chats * options.membersPerChat).map { index in
             let place = (chat: index / options.membersPerChat, member: index % options.membersPerChat)
-            return StormDevice(self, user: population.user(chat: place.chat, member: place.member))
+            return StormDevice(
+                self, user: population.user(chat: place.chat, member: place.member),
+                source: target.address.source(index))
         }
         log.info("connecting", ["devices": .init(devices.count)])
         connect(devices)
         try wait("devices to connect", seconds: 120) { ready == devices.count }
         // A second device of one member of each chat stays and says what the others will miss.
         let senders = (0..<options.chats).map {
-            StormDevice(self, user: population.user(chat: $0, member: 0), isCutOff: false)
+            StormDevice(self, user: population.user(chat: $0, member: 0), source: nil, isCutOff: false)
         }
         connect(senders)
         try wait("senders to connect", seconds: 60) { ready == devices.count + senders.count }
@@ -179,6 +181,7 @@ public final class Storm {
 private final class StormDevice: StreamDelegate {
     private unowned let storm: Storm
     private let user: UserID
+    private let source: SocketAddress?
     private let isCutOff: Bool
     private let device = DeviceID.random()
     private var token = ""
@@ -192,8 +195,8 @@ private final class StormDevice: StreamDelegate {
     private var isCaughtUp = false
     var messages = 0
 
-    init(_ storm: Storm, user: UserID, isCutOff: Bool = true) {
-        (self.storm, self.user, self.isCutOff) = (storm, user, isCutOff)
+    init(_ storm: Storm, user: UserID, source: SocketAddress?, isCutOff: Bool = true) {
+        (self.storm, self.user, self.source, self.isCutOff) = (storm, user, source, isCutOff)
     }
 
     func connect() {
@@ -206,7 +209,8 @@ private final class StormDevice: StreamDelegate {
         replies = HTTPReplyParser()
         frames = ServerFrames()
         (isCaughtUp, isWhole) = (false, false)
-        let stream = System.Stream.connect(to: storm.target.address, on: storm.loop, delegate: self, timeoutMs: 30_000)
+        let stream = System.Stream.connect(
+            to: storm.target.address, from: source, on: storm.loop, delegate: self, timeoutMs: 30_000)
         self.stream = stream
         stream.write(handshake.request)
     }

@@ -46,7 +46,7 @@ final class BenchDevices {
         try run("the server serves") {
             if live == 0, loop.monotonicNs > nextTry {
                 nextTry = loop.monotonicNs + 200_000_000
-                devices.append(BenchDevice(self))
+                devices.append(BenchDevice(self, source: address.source(devices.count)))
                 devices[devices.count - 1].connect(to: address, token: tokens(.random(), ""), hello: nil)
             }
             return live > 0
@@ -59,7 +59,7 @@ final class BenchDevices {
     func connect(count: Int, under: Int) throws(Failure) {
         try run("\(count) devices connect") {
             while devices.count < count, devices.count - live < under {
-                let device = BenchDevice(self)
+                let device = BenchDevice(self, source: address.source(devices.count))
                 devices.append(device)
                 device.connect(to: address, token: tokens(device.user, ""), hello: helloFrame)
             }
@@ -107,13 +107,14 @@ final class BenchDevices {
 private final class BenchDevice: StreamDelegate {
     let user = UserID.random()
     private unowned let all: BenchDevices
+    private let source: SocketAddress?
     private var stream: Stream?
     private var handshake: ClientHandshake?
     private var hello: [UInt8]?
     private var isLive = false
     private var isOpen = false
 
-    init(_ all: BenchDevices) { self.all = all }
+    init(_ all: BenchDevices, source: SocketAddress?) { (self.all, self.source) = (all, source) }
 
     func connect(to address: SocketAddress, token: String, hello: [UInt8]?) {
         var random = SystemRandomNumberGenerator()
@@ -122,7 +123,7 @@ private final class BenchDevice: StreamDelegate {
             fields: [.init("Authorization", "Bearer \(token)")], using: &random)
         self.handshake = handshake
         self.hello = hello
-        let stream = Stream.connect(to: address, on: all.loop, delegate: self)
+        let stream = Stream.connect(to: address, from: source, on: all.loop, delegate: self)
         self.stream = stream
         stream.write(handshake.request)
     }

@@ -29,13 +29,15 @@ extension Stream {
         return stream
     }
 
-    /// Connects to an address that is known.
+    /// Connects to an address that is known. `source` is the address of this machine to connect from, where it matters:
+    /// the kernel takes long to find a port when most of an address's are in use or were a minute ago.
     public static func connect(
-        to address: SocketAddress, on loop: EventLoop, delegate: any StreamDelegate,
+        to address: SocketAddress, from source: SocketAddress? = nil, on loop: EventLoop, delegate: any StreamDelegate,
         limits: StreamLimits = StreamLimits(), timeoutMs: Int = 10_000, tls: TLSContext? = nil
     ) -> Stream {
         let stream = Stream(connectingOn: loop, delegate: delegate, limits: limits)
-        let target = Target(host: address.host, port: Int(address.port), timeoutMs: timeoutMs, tls: tls)
+        let target = Target(
+            host: address.host, port: Int(address.port), source: source, timeoutMs: timeoutMs, tls: tls)
         stream.begin(target, .success([address]))
         return stream
     }
@@ -43,6 +45,7 @@ extension Stream {
     struct Target: Sendable {
         let host: String
         let port: Int
+        var source: SocketAddress?
         let timeoutMs: Int
         let tls: TLSContext?
 
@@ -75,6 +78,13 @@ extension Stream {
         do throws(SystemError) {
             let socket = try Socket.open(address, for: "connect")
             socket.set(Int32(IPPROTO_TCP), TCP_NODELAY)
+            if let source = target.source {
+                // The port is found when the peer is known, so that it need be free towards that one only.
+                socket.set(Int32(IPPROTO_IP), IP_BIND_ADDRESS_NO_PORT)
+                guard unsafe source.withSockaddr({ unsafe Glibc.bind(socket.descriptor, $0, $1) }) == 0 else {
+                    throw SystemError.last("bind", on: source.description)
+                }
+            }
             let status = unsafe address.withSockaddr { unsafe Glibc.connect(socket.descriptor, $0, $1) }
             guard status == 0 || Glibc.errno == EINPROGRESS else {
                 throw SystemError.last("connect", on: target.description)

@@ -174,13 +174,13 @@ struct JoinSimulation: ~Copyable {
             let record = Rows.chat(chat, "r", version: row.version, tx: nil, again: true)
             chatRows.append(LogRecord(key: record.key, value: record.value))
         }
-        var alive: [[UInt8]] = []
-        for record in members {
+        // Also what a transaction has deleted whose end was never written.
+        var told: [[UInt8]] = []
+        for record in members where record.value != nil {
             guard let key = record.key, String(decoding: key, as: UTF8.self).contains("user_id") else { continue }
-            alive.removeAll { $0 == key }
-            if record.value != nil { alive.append(key) }
+            if !told.contains(key) { told.append(key) }
         }
-        for key in alive where !present.contains(key) {
+        for key in told where !present.contains(key) {
             guard let row = try? MemberRow(decoding: key.span) else { continue }
             let record = Rows.member(row.chat, row.user, "d", tx: nil, again: true)
             members.append(LogRecord(key: record.key, value: record.value))

@@ -41,13 +41,10 @@ struct GoneSearch {
     mutating func see(
         _ topic: String, _ partition: Int32, _ key: Span<UInt8>, _ value: Span<UInt8>?
     ) throws(CDCError) {
+        // A tombstone is no reason not to delete again: it may be of a transaction that CDC died in the middle of, and which
+        // its readers wait for as a whole. It will not come again, since what comes now is a snapshot.
+        guard let value else { return }
         let entry = Entry(partition: partition, key: [UInt8](copying: key))
-        guard let value else {
-            for index in tables.indices where tables[index].encoder.route.topic == topic {
-                pending[index][entry] = nil
-            }
-            return
-        }
         // What is no envelope of ours is left alone.
         guard let envelope = try? ChangeEnvelope(decoding: value),
             let index = tables.firstIndex(where: {

@@ -245,6 +245,36 @@ import Wire
         }
     }
 
+    @Test(arguments: ProducerEngine.allCases)
+    func `a broker that dies loses nothing when another leads its partitions, a while later`(
+        _ engine: ProducerEngine
+    ) throws {
+        let cluster = try MockCluster(brokers: 2)
+        try cluster.createTopic("t", partitions: 1)
+        try cluster.setLeader(TopicPartition("t", 0), broker: 1)
+        let producer = try ResendingProducer(engine.configuration(cluster.configuration)) { _ in }
+        let topic = try producer.topic("t")
+        try producer.warmUp(topics: ["t"])
+        var reported: [UInt64] = []
+        func say(_ tags: Range<UInt64>) throws {
+            for tag in tags {
+                let value = Array("\(tag)".utf8)
+                #expect(try producer.produce(topic, partition: 0, key: nil, value: value.span, tag: tag) == .queued)
+            }
+        }
+        try say(0..<10)
+        while reported.count < 10 { try producer.poll(timeoutMs: 1000) { reported.append($0.tag) } }
+        try cluster.setDown(broker: 1)
+        try say(10..<20)
+        // For a while everybody says that the dead one leads.
+        let end = ContinuousClock.now + .milliseconds(1500)
+        while ContinuousClock.now < end { try producer.poll(timeoutMs: 50) { reported.append($0.tag) } }
+        #expect(reported.count == 10)
+        try cluster.setLeader(TopicPartition("t", 0), broker: 2)
+        #expect(try producer.flush(deadlineMs: 15_000) { reported.append($0.tag) })
+        #expect(reported == Array(0..<20))
+    }
+
     @Test func `a fatal failure is a named condition of a plain producer`() throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)

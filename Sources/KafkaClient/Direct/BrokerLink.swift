@@ -188,7 +188,6 @@ final class BrokerLink: StreamDelegate {
     private func end(_ reason: String) {
         stream = nil
         inbox = []
-        let wasReady = versions != nil
         versions = nil
         let lost = pending
         pending = []
@@ -196,7 +195,7 @@ final class BrokerLink: StreamDelegate {
         // From 20 ms to a second, never all clients at once.
         let waitMs = min(1000, 20 << min(failures - 1, 6))
         retryAtNs = loop.monotonicNs + UInt64(Int.random(in: waitMs / 2...waitMs)) * 1_000_000
-        owner.linkLost(self, lost.map(\.subject), reason: reason, wasReady: wasReady)
+        owner.linkLost(self, lost.map(\.subject), reason: reason)
     }
 
     /// Closes the connection on purpose: what was under way is told to the owner as lost.

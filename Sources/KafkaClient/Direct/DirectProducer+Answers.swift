@@ -50,7 +50,7 @@ extension DirectProducer {
         }
     }
 
-    func linkLost(_ link: BrokerLink, _ lost: [BrokerLink.Subject], reason: String, wasReady: Bool) {
+    func linkLost(_ link: BrokerLink, _ lost: [BrokerLink.Subject], reason: String) {
         if !reason.isEmpty {
             log?(
                 KafkaLogLine(
@@ -68,8 +68,8 @@ extension DirectProducer {
                 }
             }
         }
-        // Its partitions may have moved, unless it was closed on purpose.
-        if wasReady, !reason.isEmpty { wantsMetadata = true }
+        // Its partitions may have moved, or will while it cannot be reached; unless it was closed on purpose.
+        if !reason.isEmpty { wantsMetadata = true }
         wake()
     }
 

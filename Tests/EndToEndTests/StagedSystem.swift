@@ -24,13 +24,15 @@ final class StagedSystem {
         chatPort = try startChat("chat-1")
     }
 
-    /// Starts a chat server and answers its port.
+    /// Starts a chat server and answers its port, once devices are welcome there.
     func startChat(_ name: String) throws -> Int {
         try start(
             "chat", ["--name", name, "--listen", "127.0.0.1:0", "--drain", "200ms", "--rate", "1000"], as: name)
         let chat = try #require(stages[name])
         #expect(chat.waitForOutput("port="), "\(chat.text)")
         let port = try #require(chat.text.firstMatch(of: /\bport=(\d+)/), "\(chat.text)")
+        let answer = try #require(URL(string: "http://127.0.0.1:\(port.1)/readyz"))
+        #expect(eventually { (try? String(contentsOf: answer, encoding: .utf8)) == "ready\n" }, "\(chat.text)")
         return Int(port.1) ?? 0
     }
 

@@ -3,14 +3,20 @@ internal import System
 /// One connection to a broker: requests go out in order and are answered in order.
 final class BrokerLink: StreamDelegate {
     /// What a request was about, for when its answer comes or does not.
-    enum Subject {
+    enum Question {
         case versions
         case metadata
         case identity
-        case produce([Item])
+        case produce([Batch])
     }
 
-    struct Item {
+    /// What a client is told; a cluster keeps the rest to itself.
+    enum Answer {
+        case identity(IdentityAnswer)
+        case produced([Batch], [ProduceAnswer])
+    }
+
+    struct Batch {
         var topic: Int
         var partition: Int32
         var batch: OutgoingBatch
@@ -20,20 +26,19 @@ final class BrokerLink: StreamDelegate {
         var correlationID: Int32
         var api: KafkaAPI
         var version: Int16
-        var subject: Subject
+        var question: Question
         var sentNs: UInt64
     }
 
     let host: String
     let port: Int
-    private unowned let owner: DirectProducer
-    private let loop: EventLoop
-    private let clientID: String
+    private unowned let cluster: Cluster
+    private var loop: EventLoop { cluster.loop }
     private var stream: Stream?
     private var versions: SpokenVersions?
     private var pending: [Pending] = []
     private var lastCorrelationID: Int32 = 0
-    private var inbox: [UInt8] = []
+    private var inbox = AnswerInbox(bytesMax: BrokerLink.answerBytesMax)
     /// When it may connect again.
     private(set) var retryAtNs: UInt64 = 0
     private var failures = 0
@@ -43,18 +48,18 @@ final class BrokerLink: StreamDelegate {
     /// More than the broker's own limit for a request of ours (`DirectProducer.requestTimeoutMs`).
     static let answerTimeoutNs: UInt64 = 40_000_000_000
 
-    init(host: String, port: Int, owner: DirectProducer, loop: EventLoop, clientID: String) {
+    init(host: String, port: Int, _ cluster: Cluster) {
         self.host = host
         self.port = port
-        self.owner = owner
-        self.loop = loop
-        self.clientID = clientID
+        self.cluster = cluster
     }
 
     /// Requests may be sent.
     var isReady: Bool { versions != nil }
     var isConnecting: Bool { stream != nil && versions == nil }
     var hasPending: Bool { !pending.isEmpty }
+    /// What is asked now may be answered late: behind the answer to a question that waits for records.
+    var isParked: Bool { false }
     var name: String { "\(host):\(port)" }
 
     /// Connects unless it is connected or has just failed to.
@@ -71,24 +76,25 @@ final class BrokerLink: StreamDelegate {
 
     /// Sends a request; false when the broker does not speak it.
     @discardableResult
-    func send(_ api: KafkaAPI, _ subject: Subject, capacity: Int = 256, _ fields: (inout RequestFrame, Int16) -> Void)
+    func send(_ api: KafkaAPI, _ question: Question, capacity: Int = 256, _ fields: (inout RequestFrame, Int16) -> Void)
         -> Bool
     {
         guard let version = versions?.version(of: api) else { return false }
-        send(api, version: version, subject, capacity: capacity) { fields(&$0, version) }
+        send(api, version: version, question, capacity: capacity) { fields(&$0, version) }
         return true
     }
 
     private func send(
-        _ api: KafkaAPI, version: Int16, _ subject: Subject, capacity: Int = 256, _ fields: (inout RequestFrame) -> Void
+        _ api: KafkaAPI, version: Int16, _ question: Question, capacity: Int = 256,
+        _ fields: (inout RequestFrame) -> Void
     ) {
         lastCorrelationID &+= 1
         var frame = RequestFrame(
-            api, version: version, correlationID: lastCorrelationID, clientID: clientID, capacity: capacity)
+            api, version: version, correlationID: lastCorrelationID, clientID: cluster.clientID, capacity: capacity)
         fields(&frame)
         pending.append(
             Pending(
-                correlationID: lastCorrelationID, api: api, version: version, subject: subject,
+                correlationID: lastCorrelationID, api: api, version: version, question: question,
                 sentNs: loop.monotonicNs))
         stream?.write(frame.finished())
     }
@@ -96,67 +102,42 @@ final class BrokerLink: StreamDelegate {
     // MARK: Answers
 
     func stream(_ stream: Stream, received bytes: Span<UInt8>) {
-        var used = 0
-        if inbox.isEmpty {
-            used = takeAnswers(bytes)
-            if used < bytes.count, self.stream != nil { inbox.append(copying: bytes.extracting(used..<bytes.count)) }
-        } else {
-            inbox.append(copying: bytes)
-            let whole = inbox
-            used = takeAnswers(whole.span)
-            if used > 0 { inbox.removeFirst(min(used, inbox.count)) }
-        }
-    }
-
-    /// How many bytes made whole answers.
-    private func takeAnswers(_ bytes: Span<UInt8>) -> Int {
         var position = 0
-        while bytes.count - position >= 4, stream != nil {
-            let size = Int(bytes.bigEndian(at: position) as Int32)
-            guard size >= 4, size <= Self.answerBytesMax else {
-                fail("an answer of \(size) bytes")
-                break
-            }
-            guard bytes.count - position - 4 >= size else { break }
-            let answer = bytes.extracting(position + 4..<position + 4 + size)
-            position += 4 + size
-            do {
-                try take(answer)
-            } catch {
-                fail("an answer that is not what was asked for")
-            }
+        do {
+            while self.stream === stream, let answer = try inbox.next(bytes, &position) { try take(answer) }
+        } catch {
+            fail("an answer that is not what was asked for")
         }
-        return position
     }
 
-    private func take(_ answer: Span<UInt8>) throws(AnswerReader.Malformed) {
-        var reader = AnswerReader(answer)
+    private func take(_ answer: AnswerBytes) throws(AnswerReader.Malformed) {
+        var reader = AnswerReader(answer.span)
         guard let request = pending.first, try reader.int32() == request.correlationID else {
             throw AnswerReader.Malformed()
         }
         // Until it is read, a request counts as unanswered: what is malformed is lost with the connection.
-        switch request.subject {
+        switch request.question {
         case .versions:
             let spoken = try SpokenVersions(&reader)
             pending.removeFirst()
             versions = spoken
             guard KafkaAPI.allCases.allSatisfy({ $0 == .apiVersions || spoken.version(of: $0) != nil }) else {
-                return fail("this broker is older than Apache Kafka 2.1, or does not speak for producers")
+                return fail("this broker is older than Apache Kafka 2.1")
             }
             failures = 0
-            owner.linkIsReady(self)
+            cluster.client?.wake()
         case .metadata:
             let metadata = try MetadataAnswer(&reader, version: request.version)
             pending.removeFirst()
-            owner.learned(metadata)
+            cluster.learned(metadata)
         case .identity:
             let answer = try IdentityAnswer(&reader)
             pending.removeFirst()
-            owner.learned(answer)
-        case .produce(let items):
+            cluster.client?.answered(.identity(answer), by: self)
+        case .produce(let batches):
             let answers = try ProduceAnswer.read(&reader, version: request.version)
             pending.removeFirst()
-            owner.answered(items, answers, by: self)
+            cluster.client?.answered(.produced(batches, answers), by: self)
         }
     }
 
@@ -187,7 +168,7 @@ final class BrokerLink: StreamDelegate {
     /// Everything that was asked and not answered is lost with the connection.
     private func end(_ reason: String) {
         stream = nil
-        inbox = []
+        inbox.removeAll()
         versions = nil
         let lost = pending
         pending = []
@@ -195,10 +176,10 @@ final class BrokerLink: StreamDelegate {
         // From 20 ms to a second, never all clients at once.
         let waitMs = min(1000, 20 << min(failures - 1, 6))
         retryAtNs = loop.monotonicNs + UInt64(Int.random(in: waitMs / 2...waitMs)) * 1_000_000
-        owner.linkLost(self, lost.map(\.subject), reason: reason)
+        cluster.linkLost(self, lost.map(\.question), reason: reason)
     }
 
-    /// Closes the connection on purpose: what was under way is told to the owner as lost.
+    /// Closes the connection on purpose: what was under way is told to the client as lost.
     func reset() {
         guard stream != nil else { return }
         stream?.close()

@@ -3,7 +3,14 @@ internal import System
 
 /// What became of records: answers, lost connections, and beginning again.
 extension DirectProducer {
-    func answered(_ items: [BrokerLink.Item], _ answers: [ProduceAnswer], by link: BrokerLink) {
+    func answered(_ answer: BrokerLink.Answer, by link: BrokerLink) {
+        switch answer {
+        case .identity(let answer): learned(answer)
+        case .produced(let batches, let answers): answered(batches, answers)
+        }
+    }
+
+    private func answered(_ items: [BrokerLink.Batch], _ answers: [ProduceAnswer]) {
         var disagrees: (error: rd_kafka_resp_err_t, place: String)?
         for item in items {
             let place = Place(topic: item.topic, partition: Int(item.partition))
@@ -19,7 +26,7 @@ extension DirectProducer {
             case .again(let asksLeader):
                 if asksLeader {
                     topics[place.topic].partitions[place.partition].leader = nil
-                    wantsMetadata = true
+                    cluster.wantsMetadata = true
                 }
                 topics[place.topic].partitions[place.partition].resumesAtNs =
                     loop.monotonicNs + Self.refusalPauseNs
@@ -44,36 +51,25 @@ extension DirectProducer {
         identity = nil
         asksIdentity = false
         // Nothing that was numbered by the old identity may be answered after this.
-        for link in Array(links.values) + seeds { link.reset() }
+        cluster.reset()
         for topic in topics.indices {
             for partition in topics[topic].partitions.indices { topics[topic].partitions[partition].startOver() }
         }
     }
 
-    func linkLost(_ link: BrokerLink, _ lost: [BrokerLink.Subject], reason: String) {
-        if !reason.isEmpty {
-            log?(
-                KafkaLogLine(
-                    level: lost.isEmpty ? .notice : .warning, facility: "BROKER", message: "\(link.name): \(reason)"))
-        }
-        for subject in lost {
-            switch subject {
-            case .versions: break
-            case .metadata: (asksMetadata, wantsMetadata) = (false, true)
-            case .identity: asksIdentity = false
-            case .produce(let items):
-                for item in items {
-                    topics[item.topic].partitions[Int(item.partition)].lost()
-                    makeDue(Place(topic: item.topic, partition: Int(item.partition)))
-                }
+    func lost(_ question: BrokerLink.Question) {
+        switch question {
+        case .versions, .metadata: break
+        case .identity: asksIdentity = false
+        case .produce(let batches):
+            for item in batches {
+                topics[item.topic].partitions[Int(item.partition)].lost()
+                makeDue(Place(topic: item.topic, partition: Int(item.partition)))
             }
         }
-        // Its partitions may have moved, or will while it cannot be reached; unless it was closed on purpose.
-        if !reason.isEmpty { wantsMetadata = true }
-        wake()
     }
 
-    func report(_ item: BrokerLink.Item, _ answer: ProduceAnswer) {
+    func report(_ item: BrokerLink.Batch, _ answer: ProduceAnswer) {
         waitingBytes -= item.batch.payloadBytes
         for index in item.batch.tags.indices {
             reports.append(

@@ -12,7 +12,7 @@ internal import CRdKafka
 internal import System
 internal import Wire
 
-final class DirectProducer {
+final class DirectProducer: ClusterClient {
     struct Place: Hashable {
         var topic: Int
         var partition: Int
@@ -21,17 +21,11 @@ final class DirectProducer {
     let loop: EventLoop
     private let ticker: Ticker
     private let options: ProducerOptions
-    let clientID: String
+    let cluster: Cluster
     let log: KafkaLogSink?
-    var seeds: [BrokerLink] = []
-    var nextSeed = 0
-    var links: [Int32: BrokerLink] = [:]
     var topics: [OutgoingTopic] = []
     var identity: ProducerIdentity?
     var asksIdentity = false
-    var asksMetadata = false
-    var wantsMetadata = false
-    var metadataAskedNs: UInt64 = 0
     /// Where there may be something to send.
     private var due: [Place] = []
     var reports: [DeliveryReport] = []
@@ -51,36 +45,13 @@ final class DirectProducer {
     /// The broker gives up on an append that its replicas do not confirm.
     private static let requestTimeoutMs: Int32 = 30_000
     private static let requestBytesMax = 8 << 20
-    static let metadataPauseNs: UInt64 = 50_000_000
-    private static let metadataAgeMaxNs: UInt64 = 300_000_000_000
     /// A topic that nobody knows for so long will not come.
     private static let unknownTopicNs: UInt64 = 30_000_000_000
     static let refusalPauseNs: UInt64 = 20_000_000
 
     /// Whether this producer can do all that is asked for; else librdkafka must.
     static func serves(_ configuration: KafkaConfiguration, _ options: ProducerOptions) -> Bool {
-        guard options.lingerMs == 0, options.compression == .none else { return false }
-        guard addresses(configuration.bootstrapServers) != nil else { return false }
-        return configuration.properties.allSatisfy { property in
-            switch property.name {
-            case "client.id": true
-            case "security.protocol": property.value.lowercased() == "plaintext"
-            default: false
-            }
-        }
-    }
-
-    /// `host:port,…`; nil if it is anything else that librdkafka may understand.
-    private static func addresses(_ list: String) -> [(host: String, port: Int)]? {
-        var found: [(host: String, port: Int)] = []
-        for entry in list.split(separator: ",") {
-            let entry = entry.filter { $0 != " " }
-            guard let colon = entry.lastIndex(of: ":"), let port = Int(entry[entry.index(after: colon)...]),
-                (1...65535).contains(port), !entry.contains("/"), colon != entry.startIndex
-            else { return nil }
-            found.append((String(entry[..<colon]), port))
-        }
-        return found.isEmpty ? nil : found
+        options.lingerMs == 0 && options.compression == .none && Cluster.serves(configuration)
     }
 
     init(_ configuration: KafkaConfiguration, _ options: ProducerOptions, log: KafkaLogSink?) throws(KafkaError) {
@@ -92,12 +63,8 @@ final class DirectProducer {
         }
         self.options = options
         self.log = log
-        clientID = configuration.properties.first { $0.name == "client.id" }?.value ?? configuration.clientID
-        for address in Self.addresses(configuration.bootstrapServers) ?? [] {
-            seeds.append(
-                BrokerLink(host: address.host, port: address.port, owner: self, loop: loop, clientID: clientID))
-        }
-        seeds.shuffle()
+        cluster = Cluster(configuration, on: loop, log: log)
+        cluster.client = self
         do throws(SystemError) {
             _ = try loop.watch(ticker.descriptor) { [ticker] _ in ticker.clear() }
         } catch {
@@ -116,7 +83,7 @@ final class DirectProducer {
         let index = topics.firstIndex { $0.name == name } ?? topics.endIndex
         if index == topics.endIndex {
             topics.append(OutgoingTopic(name: name, isPatient: isPatient))
-            wantsMetadata = true
+            cluster.wantsMetadata = true
         } else if isPatient {
             topics[index].becomePatient()
         }
@@ -129,7 +96,7 @@ final class DirectProducer {
         }
         let deadline = Deadline(afterMs: timeoutMs)
         for index in indices where topics[index].partitionCount == nil { topics[index].error = 0 }
-        wantsMetadata = true
+        cluster.wantsMetadata = true
         loop.adopt()
         while true {
             if indices.allSatisfy({ topics[$0].partitionCount != nil }) {
@@ -180,7 +147,7 @@ final class DirectProducer {
                 UnplacedRecord(
                     partition: partition, key: copy(key), value: copy(value),
                     headers: copy headers, timestampMs: timestamp, tag: tag, atNs: loop.monotonicNs))
-            wantsMetadata = true
+            cluster.wantsMetadata = true
             wake()
         }
         return .queued
@@ -272,12 +239,12 @@ final class DirectProducer {
 
     /// Sends what is due to whoever can be reached; asks for what must be known first.
     private func send() {
-        guard !due.isEmpty || wantsMetadata else { return }
-        if wantsMetadata { askMetadata() }
+        guard !due.isEmpty || cluster.wantsMetadata else { return }
+        if cluster.wantsMetadata { cluster.askMetadata() }
         guard !due.isEmpty else { return }
         guard let identity else { return askIdentity() }
         var waits: [Place] = []
-        var requests: [(link: BrokerLink, items: [BrokerLink.Item], bytes: Int)] = []
+        var requests: [(link: BrokerLink, items: [BrokerLink.Batch], bytes: Int)] = []
         for place in due {
             if topics[place.topic].partitions[place.partition].waitsForTime(nowNs: loop.monotonicNs) {
                 waits.append(place)
@@ -287,13 +254,14 @@ final class DirectProducer {
                 topics[place.topic].partitions[place.partition].isDue = false
                 continue
             }
-            guard let link = link(of: place), link.isReady else {
+            let leader = topics[place.topic].partitions[place.partition].leader
+            guard let link = cluster.link(to: leader), link.isReady else {
                 waits.append(place)
                 continue
             }
             topics[place.topic].partitions[place.partition].isDue = false
             let batch = topics[place.topic].partitions[place.partition].send(identity)
-            let item = BrokerLink.Item(topic: place.topic, partition: Int32(place.partition), batch: batch)
+            let item = BrokerLink.Batch(topic: place.topic, partition: Int32(place.partition), batch: batch)
             let open = requests.firstIndex { request in
                 request.link === link && request.bytes + batch.bytes.count <= Self.requestBytesMax
             }
@@ -308,17 +276,7 @@ final class DirectProducer {
         for request in requests { send(request.items, to: request.link, byteCount: request.bytes) }
     }
 
-    /// The link to a partition's leader, connecting if need be.
-    private func link(of place: Place) -> BrokerLink? {
-        guard let leader = topics[place.topic].partitions[place.partition].leader, let link = links[leader] else {
-            wantsMetadata = true
-            return nil
-        }
-        if !link.isReady { link.connect() }
-        return link
-    }
-
-    private func send(_ items: [BrokerLink.Item], to link: BrokerLink, byteCount: Int) {
+    private func send(_ items: [BrokerLink.Batch], to link: BrokerLink, byteCount: Int) {
         let items = items.sorted { $0.topic < $1.topic }
         link.send(.produce, .produce(items), capacity: byteCount + 64 * items.count + 128) { frame, _ in
             frame.null()
@@ -343,18 +301,17 @@ final class DirectProducer {
     /// What passes without an answer: connections that hang, records that are too old, questions to repeat. The ticker
     /// runs while there is anything to wait for.
     private func tick() {
-        let isBlocked = !due.isEmpty || wantsMetadata || asksIdentity || asksMetadata
+        let isBlocked = !due.isEmpty || cluster.wantsMetadata || asksIdentity || cluster.asksMetadata
         let isWaiting = isBlocked || inFlight > reports.count
         ticker.set(everyMs: isBlocked ? 10 : isWaiting ? 250 : nil)
         guard isWaiting, ticker.hasPassed() else { return }
-        for link in Array(links.values) + seeds { link.checkTimeout() }
-        if metadataAskedNs != 0, loop.monotonicNs &- metadataAskedNs > Self.metadataAgeMaxNs { wantsMetadata = true }
+        cluster.checkTimeouts()
         for topic in topics.indices { expire(topic) }
     }
 
     private func expire(_ topic: Int) {
         if let since = topics[topic].unknownSinceNs {
-            wantsMetadata = true
+            cluster.wantsMetadata = true
             if loop.monotonicNs &- since > Self.unknownTopicNs {
                 giveUp(topic, before: .max, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
             }

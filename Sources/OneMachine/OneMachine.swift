@@ -16,6 +16,8 @@ public struct OneMachineConfiguration: Sendable {
     /// Settings of librdkafka, `name=value`, and what stands before each topic's name: for a cluster that needs them.
     public var kafkaProperties: [String] = []
     public var topicPrefix: String?
+    /// How long a user may be away and count as online, if not as long as Delivery finds right.
+    public var presenceGraceMs: Int?
     /// Makes the demo people in a database that is not ours, too.
     public var makesDemoPeople = false
     /// Lets some of them talk.

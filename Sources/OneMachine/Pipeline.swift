@@ -46,11 +46,13 @@ struct Pipeline {
         where name != "broker" {
             chat += ["--stage", "\(name)=127.0.0.1:\(port)"]
         }
+        var delivery = ["--name", "delivery-1"]
+        if let grace = configuration.presenceGraceMs { delivery += ["--presence-grace", "\(grace)ms"] }
         return [
             service("cdc", []),
             service("history", []),
             service("join", ["--name", "join-1", "--state", directory + "/join"]),
-            service("delivery", ["--name", "delivery-1"]),
+            service("delivery", delivery),
             service("push", []),
             service("lag", ["--interval", "2s"]),
             service("chat", chat),

@@ -4,7 +4,7 @@ import Testing
 
 @Suite(.serialized) struct ChaosTests {
     @Test func `whatever dies, every member gets every message once and in order, and nobody else does`() throws {
-        let system = try RunningSystem()
+        let system = try RunningSystem(arguments: ["--presence-grace", "2s"])
         defer { RunningSystem.remove(system.directory) }
         let seed = SeededGenerator.freshSeed() >> 1
         let storm = try FanoutProcess.run(

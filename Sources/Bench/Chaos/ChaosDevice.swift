@@ -2,6 +2,7 @@ import System
 import Wire
 
 /// A device that comes back: it keeps its cursor, reconnects with growing delays, and sends again what has no answer.
+/// Whoever holds it may leave and come back, too.
 final class ChaosDevice {
     private static let unansweredMax = 4
 
@@ -23,9 +24,14 @@ final class ChaosDevice {
     private var seenVersions: [ChatID: Int64] = [:]
     private var toldVersions: [ChatID: Int64] = [:]
     private var backoffMs = 50
-    private var isReady = false
+    private(set) var isReady = false
     private(set) var connects = 0
-    private var isActive = true
+    /// Whether it wants to be connected, and when it last did not.
+    private(set) var isHere = true
+    private(set) var leftMs: Int64 = 0
+    /// Whose presence it follows, and what it was last told of it on this connection.
+    private(set) var watches: Set<UserID> = []
+    private(set) var told: [UserID: PresenceRecord] = [:]
 
     init(_ run: ChaosRun, user: UserID, number: Int, token: String) {
         self.run = run
@@ -37,8 +43,9 @@ final class ChaosDevice {
     }
 
     func connect() {
-        guard isActive, socket == nil else { return }
+        guard isHere, socket == nil else { return }
         lastSeqs = [:]
+        told = [:]
         isReady = false
         // A device that has seen nothing begins at the server's place for it, so that what comes before its first event is
         // not lost to a reconnect.
@@ -53,7 +60,7 @@ final class ChaosDevice {
 
     /// Sends, unless so much is without an answer that more would only add to a jam: a slow machine gets a slower storm.
     func send(to chat: ChatID) {
-        guard unanswered.count < Self.unansweredMax else { return }
+        guard isHere, unanswered.count < Self.unansweredMax else { return }
         let id = MessageID.random(using: &run.generator)
         let version = namesEvents ? seenVersion(of: chat) : toldVersions[chat] ?? 0
         var json = JSONWriter()
@@ -77,25 +84,55 @@ final class ChaosDevice {
     /// As a network does that goes away.
     func cut() { socket?.close() }
 
-    func stop() {
-        isActive = false
+    func leave() {
+        isHere = false
+        isReady = false
+        leftMs = run.loop.nowMs
         socket?.close()
+    }
+
+    func comeBack() {
+        isHere = true
+        connect()
     }
 
     private func closed() {
         socket = nil
         isReady = false
-        guard isActive else { return }
+        guard isHere else { return }
         let delay = Int.random(in: backoffMs / 2...backoffMs, using: &run.generator)
         backoffMs = min(backoffMs * 2, 1000)
         run.loop.schedule(afterMs: delay) { [weak self] in self?.connect() }
+    }
+
+    // MARK: Presence
+
+    func watch(_ user: UserID) {
+        if watches.insert(user).inserted, isReady { ask("watch", user) }
+    }
+
+    func unwatch(_ user: UserID) {
+        guard watches.remove(user) != nil, isReady else { return }
+        told[user] = nil
+        ask("unwatch", user)
+    }
+
+    private func ask(_ type: String, _ user: UserID) {
+        var json = JSONWriter()
+        json.object {
+            $0.field("type", type)
+            $0.field("user", user)
+        }
+        socket?.send(json.bytes)
     }
 
     // MARK: Receiving
 
     private enum Field: String, CaseIterable {
         case type, id, chat, seq, cursor, code, reset, user, change
+        case status
         case retryAfter = "retry_after_ms"
+        case lastSeen = "last_seen"
         case metaVersion = "meta_version"
     }
     private static let fields = JSONFields<Field>()
@@ -106,6 +143,7 @@ final class ChaosDevice {
         var (subject, version) = (UserID?.none, Int64?.none)
         var cursor: String?
         var retryAfterMs: Int64?
+        var (status, lastSeen) = (PresenceRecord.Status?.none, Int64?.none)
         var isReset = false
         do throws(JSONError) {
             var reader = JSONReader(payload)
@@ -116,6 +154,8 @@ final class ChaosDevice {
                 case .code: code = try reader.readText()
                 case .change: change = try reader.readText()
                 case .user: subject = try reader.readID()
+                case .status: status = PresenceRecord.Status(rawValue: try reader.readText())
+                case .lastSeen: lastSeen = try reader.readInt()
                 case .metaVersion: version = try reader.readInt()
                 case .id: id = try reader.readID()
                 case .chat: chat = try reader.readID()
@@ -150,7 +190,16 @@ final class ChaosDevice {
                 repeated.insert(entry.id)
                 socket?.send(entry.frame)
             }
+            for user in watches { ask("watch", user) }
             run.deviceReady(self)
+        case "presence":
+            guard let subject, let status, let lastSeen else {
+                return run.violate("\(user) got a presence frame without user, status or last_seen")
+            }
+            // What was on its way when it ceased to watch may still come.
+            if watches.contains(subject) {
+                told[subject] = PresenceRecord(user: subject, status: status, lastSeen: lastSeen)
+            }
         case "sent":
             guard let id, let seq else { return run.violate("\(user) got a sent without id or seq") }
             unanswered.removeAll { $0.id == id }

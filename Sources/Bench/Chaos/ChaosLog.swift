@@ -26,7 +26,7 @@ struct ChaosLog {
 
 /// Reads the storm's part of the log: from where it ended before, to where it ends now.
 struct ChaosLogReader {
-    private static let topics: [Topic] = [.incoming, .messages, .rejected, .members]
+    private static let topics: [Topic] = [.incoming, .messages, .rejected, .members, .presence]
 
     private let kafka: KafkaConfiguration
     private let names: Names
@@ -56,6 +56,27 @@ struct ChaosLogReader {
 
     /// - Parameter chats: those of the storm; what else is in the log is somebody else's.
     func read(_ chats: Set<ChatID>) throws -> ChaosLog {
+        var collected = Collected(chats: chats)
+        try scan { topic, message, value throws(JSONError) in
+            try collected.take(topic, value, message.partition, message.offset)
+        }
+        return collected.log
+    }
+
+    /// Each user's last record.
+    func readPresence() throws -> [UserID: PresenceRecord] {
+        var last: [UserID: PresenceRecord] = [:]
+        try scan { topic, message, value throws(JSONError) in
+            guard topic == .presence else { return }
+            let record = try PresenceRecord(decoding: value)
+            last[record.user] = record
+        }
+        return last
+    }
+
+    private func scan(
+        _ body: (Topic, borrowing Message, Span<UInt8>) throws(JSONError) -> Void
+    ) throws {
         var left: [TopicPartition: Int64] = [:]
         for (partition, end) in try ends() where end > starts[partition] ?? 0 { left[partition] = end }
         var options = ConsumerOptions()
@@ -64,7 +85,6 @@ struct ChaosLogReader {
         let consumer = try Consumer(kafka, options)
         defer { consumer.close(deadlineMs: 500) }
         try consumer.assign(left.keys.map { PartitionStart($0, at: .offset(starts[$0] ?? 0)) })
-        var collected = Collected(chats: chats)
         while !left.isEmpty {
             let batch = consumer.poll(maxMessages: 2000, timeoutMs: 1000)
             for index in 0..<batch.count {
@@ -75,7 +95,7 @@ struct ChaosLogReader {
                     let value = message.value
                 {
                     do {
-                        try collected.take(topic, value, message.partition, message.offset)
+                        try body(topic, message, value)
                     } catch {
                         throw BenchError("\(partition) at \(message.offset): \(error)")
                     }
@@ -88,7 +108,6 @@ struct ChaosLogReader {
             default: break
             }
         }
-        return collected.log
     }
 
     /// The records as they come: those of a partition in order, the partitions in any.

@@ -13,6 +13,7 @@ public struct ChaosReport: Sendable {
     public let changes: Int
     public let connects: Int
     public let repeatsAfterReconnect: Int
+    let presence: ChaosVisitors.Findings
     public let blows: [String: Int]
     /// What could not be tried here, and why.
     public let leftOut: String?
@@ -29,6 +30,7 @@ public struct ChaosReport: Sendable {
             "  deliveries      \(deliveries) (\(repeatsAfterReconnect) came again after a reconnect and were dropped by their seq)",
             "  memberships     \(changes) changes",
             "  connects        \(connects)",
+            "  presence        \(presence.told + presence.logged) facts checked: \(presence.told) told to watchers, \(presence.logged) in chat.presence; \(presence.moves) comings and goings; true after \(presence.trueAfterMs.map(String.init).joined(separator: ", ")) ms",
             "  violations      \(violations.count)",
         ]
         if let leftOut { lines.insert("  left out        \(leftOut)", at: 2) }

@@ -15,6 +15,8 @@ public final class ChaosRun {
         public var devices = 200
         public var chats = 40
         public var membersPerChat = 6
+        /// One user in so many comes and goes.
+        public var usersPerVisitor = 4
         /// The process id of `fanout up`.
         public var up: Int32 = 0
         /// Processes that nothing happens to.
@@ -66,23 +68,27 @@ public final class ChaosRun {
     public func run() throws -> ChaosReport {
         let reader = try ChaosLogReader(kafka, names: names)
         try populate()
+        let visitors = makeVisitors()
         for device in devices { device.connect() }
         guard wait(upToMs: 120_000, for: { ready.count == devices.count }) else {
             throw BenchError("only \(ready.count) of \(devices.count) devices were ready after two minutes")
         }
         isDriving = true
         for driver in drivers { driver.start() }
+        visitors.start()
         for round in 1...options.rounds { strike(round) }
         isDriving = false
+        try visitors.settle(reader)
         let reckoning = try settle(reader)
-        for device in devices { device.stop() }
+        for device in devices { device.leave() }
         http.close()
         return ChaosReport(
             seed: options.seed, rounds: options.rounds, users: devicesOfUser.count, devices: devices.count,
             chats: drivers.count, sent: record.sent.count, acknowledged: record.acknowledged, refused: record.refused,
             causalSends: reckoning.causalSends, deliveries: record.deliveries,
             changes: drivers.reduce(0) { $0 + $1.changes }, connects: devices.reduce(0) { $0 + $1.connects },
-            repeatsAfterReconnect: record.repeatsAfterReconnect, blows: blows, leftOut: leftOut,
+            repeatsAfterReconnect: record.repeatsAfterReconnect, presence: visitors.findings, blows: blows,
+            leftOut: leftOut,
             violations: reckoning.violations)
     }
 
@@ -146,7 +152,7 @@ public final class ChaosRun {
         return true
     }
 
-    private func wait(upToMs: Int, for condition: () -> Bool) -> Bool {
+    func wait(upToMs: Int, for condition: () -> Bool) -> Bool {
         let deadline = clock.monotonicNs + UInt64(upToMs) * 1_000_000
         while !condition() {
             if clock.monotonicNs > deadline { return false }
@@ -181,6 +187,12 @@ public final class ChaosRun {
             drivers.append(
                 ChaosDriver(self, chat: chat, admin: admin, members: Set(members), candidates: candidates))
         }
+    }
+
+    private func makeVisitors() -> ChaosVisitors {
+        let users = devicesOfUser.keys.sorted().enumerated().filter { $0.offset % options.usersPerVisitor == 0 }
+        let visiting = Set(users.map(\.element))
+        return ChaosVisitors(self, devices: devices, visitors: devices.filter { visiting.contains($0.user) })
     }
 
     func token(for user: UserID) -> String { load.token(for: user) }

@@ -25,6 +25,8 @@ extension Command {
             Option("postgres", .string("URL"), "use this database instead of a private one", isSecret: true),
             Option("postgres-port", .integer(0...65535), "the private database's port", standard: "5433"),
             Option("partitions", .integer(1...10_000), "partitions of each topic, when they are made", standard: "1"),
+            Option(
+                "presence-grace", .duration, "how long a user may be away and count as online", standard: "25s"),
             Option("demo-people", .flag, "make demo people in the database of --postgres, too"),
             Option("demo-traffic", .flag, "let the demo people but the first talk, read and type by themselves"),
             Option("web", .string("DIR"), "the demo page's files, when they are not found beside the program"),
@@ -45,6 +47,7 @@ extension Command {
             configuration.kafka = options.string("kafka")
             configuration.postgres = options.string("postgres")
             configuration.kafkaProperties = options.strings("kafka-property")
+            configuration.presenceGraceMs = options.durationMs("presence-grace")
             configuration.topicPrefix = options.string("topic-prefix")
             configuration.makesDemoPeople = options.flag("demo-people")
             configuration.hasDemoTraffic = options.flag("demo-traffic")

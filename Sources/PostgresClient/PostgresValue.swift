@@ -116,15 +116,6 @@ struct EncodedParameters {
 }
 
 extension [UInt8] {
-    @inlinable
-    public mutating func appendBigEndian(_ value: some FixedWidthInteger) {
-        var shift = value.bitWidth
-        while shift > 0 {
-            shift -= 8
-            append(UInt8(truncatingIfNeeded: value >> shift))
-        }
-    }
-
     /// One dimension, no nulls, lower bound 1.
     mutating func appendArray<Value>(
         _ elements: [Value], of type: UInt32, _ write: (inout [UInt8], Value) -> Void

@@ -1,4 +1,5 @@
 internal import CPostgres
+internal import Wire
 
 /// A connection in replication mode: makes slots, and streams what a slot decodes.
 public struct ReplicationConnection: ~Copyable {

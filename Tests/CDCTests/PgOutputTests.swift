@@ -1,6 +1,7 @@
 import PostgresClient
 import TestSupport
 import Testing
+import Wire
 
 @testable import CDC
 

@@ -113,14 +113,3 @@ struct RecordBatchBuilder {
         return bytes
     }
 }
-
-extension [UInt8] {
-    mutating func appendZigzag(_ value: Int64) {
-        var rest = UInt64(bitPattern: value << 1 ^ value >> 63)
-        while rest >= 0x80 {
-            append(UInt8(truncatingIfNeeded: rest) | 0x80)
-            rest >>= 7
-        }
-        append(UInt8(rest))
-    }
-}

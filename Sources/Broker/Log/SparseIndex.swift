@@ -1,3 +1,5 @@
+internal import Wire
+
 /// Finds a batch in a segment by offset or by time without reading the segment from its start.
 ///
 /// An entry is noted each 32 KiB of log, so a look-up ends with at most that much to scan, and an index costs a 2000th

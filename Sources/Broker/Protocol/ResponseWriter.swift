@@ -1,3 +1,5 @@
+internal import Wire
+
 /// Builds one response frame: size, correlation id, then the fields in the form that the request's version asks for.
 struct ResponseWriter {
     private(set) var bytes: [UInt8]

@@ -1,4 +1,5 @@
 internal import System
+internal import Wire
 
 /// Which topics there are: the small part of the broker's state that is not a log, kept in one file that is replaced as
 /// a whole whenever a topic is made, changed or deleted.

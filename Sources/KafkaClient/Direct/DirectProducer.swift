@@ -13,7 +13,7 @@ internal import System
 internal import Wire
 
 final class DirectProducer: ClusterClient {
-    struct Place: Hashable {
+    struct Place {
         var topic: Int
         var partition: Int
     }

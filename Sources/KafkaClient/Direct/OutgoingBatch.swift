@@ -42,13 +42,13 @@ final class OutgoingBatch {
         for entry in entries {
             size += Self.fieldBytes(entry.nameCount) + Self.fieldBytes(entry.valueCount < 0 ? nil : entry.valueCount)
         }
-        bytes.appendVarint(Int64(size))
+        bytes.appendZigzag(Int64(size))
         bytes.append(0)
-        bytes.appendVarint(timestampDelta)
-        bytes.appendVarint(offsetDelta)
+        bytes.appendZigzag(timestampDelta)
+        bytes.appendZigzag(offsetDelta)
         append(key)
         append(value)
-        bytes.appendVarint(Int64(entries.count))
+        bytes.appendZigzag(Int64(entries.count))
         let source = headers.bytes
         for entry in entries {
             append(source, entry.nameStart, entry.nameCount)
@@ -60,13 +60,13 @@ final class OutgoingBatch {
     }
 
     private func append(_ field: Span<UInt8>?) {
-        guard let field else { return bytes.appendVarint(-1) }
-        bytes.appendVarint(Int64(field.count))
-        bytes.append(copying: field)
+        guard let field else { return bytes.appendZigzag(-1) }
+        bytes.appendZigzag(Int64(field.count))
+        bytes.append(field)
     }
 
     private func append(_ source: [UInt8], _ start: Int, _ count: Int) {
-        bytes.appendVarint(Int64(count))
+        bytes.appendZigzag(Int64(count))
         if count > 0 { bytes.append(contentsOf: source[start..<start + count]) }
     }
 
@@ -114,7 +114,7 @@ final class OutgoingBatch {
             body += 1
             _ = records.span.varint(at: &body)
             _ = records.span.varint(at: &body)
-            single.bytes.appendVarint(Int64(3 + position - body))
+            single.bytes.appendZigzag(Int64(3 + position - body))
             single.bytes.append(contentsOf: [0, 0, 0])
             single.bytes.append(contentsOf: records[body..<position])
             single.tags = [tags[index]]
@@ -140,40 +140,7 @@ private func varintBytes(_ value: Int64) -> Int {
     return max(1, (bits + 6) / 7)
 }
 
-extension [UInt8] {
-    mutating func setBigEndian<T: FixedWidthInteger>(_ value: T, at offset: Int) {
-        for index in 0..<MemoryLayout<T>.size {
-            self[offset + index] = UInt8(truncatingIfNeeded: value >> T(T.bitWidth - 8 - 8 * index))
-        }
-    }
-
-    mutating func appendBigEndian<T: FixedWidthInteger>(_ value: T) {
-        for index in 0..<MemoryLayout<T>.size {
-            append(UInt8(truncatingIfNeeded: value >> T(T.bitWidth - 8 - 8 * index)))
-        }
-    }
-
-    mutating func appendVarint(_ value: Int64) {
-        var rest = UInt64(bitPattern: value << 1 ^ value >> 63)
-        while rest >= 0x80 {
-            append(UInt8(truncatingIfNeeded: rest) | 0x80)
-            rest >>= 7
-        }
-        append(UInt8(rest))
-    }
-
-    mutating func append(copying span: Span<UInt8>) {
-        unsafe span.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
-    }
-}
-
 extension Span<UInt8> {
-    func bigEndian<T: FixedWidthInteger>(at offset: Int) -> T {
-        var value: T = 0
-        for index in offset..<offset + MemoryLayout<T>.size { value = value << 8 | T(truncatingIfNeeded: self[index]) }
-        return value
-    }
-
     /// A zigzag varint of our own writing.
     fileprivate func varint(at position: inout Int) -> Int64 {
         var value: UInt64 = 0

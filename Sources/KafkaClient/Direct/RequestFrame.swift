@@ -1,3 +1,5 @@
+internal import Wire
+
 /// The requests that a producer needs, each in a version that Apache Kafka 2.1 to 4.x and the embedded broker speak: the
 /// last before lengths became varints.
 enum KafkaAPI: Int16, CaseIterable {

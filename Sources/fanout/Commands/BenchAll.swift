@@ -7,7 +7,7 @@ import Wire
 
 extension BenchRun {
     static let all = BenchRun(
-        name: "all", summary: "every target of the project against a fresh fanout up; takes a quarter of an hour"
+        name: "all", summary: "every target of the project against a fresh fanout up; takes five minutes"
     ) { invocation in
         guard let executable = CurrentProcess.executablePath else {
             throw UsageError("cannot find this program's own file, which runs what is measured")

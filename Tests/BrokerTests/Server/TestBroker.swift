@@ -1,6 +1,7 @@
 import Foundation
 import System
 import TestSupport
+import Wire
 
 @testable import Broker
 

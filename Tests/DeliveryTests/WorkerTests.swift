@@ -34,6 +34,13 @@ private final class Scene {
         exchange(number)
     }
 
+    /// Its sessions are gone with it.
+    func restart(_ number: Int) {
+        let identity = servers[number].identity
+        servers[number] = ModelChatServer(
+            LinkIdentity(name: identity.name, epoch: identity.epoch + 1), servers[number].secret)
+    }
+
     /// What is under way between the worker and one server arrives.
     func exchange(_ number: Int) {
         for _ in 0..<20 {
@@ -234,6 +241,25 @@ struct WorkerTests {
         scene.tick(afterMs: scene.worker.settings.unreachableMs)
         #expect(pushes(scene) == [chat(1): 50])
         #expect(scene.worker.commitPositions().first?.offset == 50)
+    }
+
+    @Test(arguments: [false, true])
+    func `whoever is not on a chat server any more when its link is back was seen when it was lost`(isRestarted: Bool) {
+        let scene = Scene(servers: 1) { $0.presenceGraceMs = 10 }
+        let session = scene.servers[0].open(ModelDevice(user: user(1), device: device(1)))
+        scene.exchange(0)
+        scene.tick(afterMs: 10)
+        #expect(scene.worker.takePresence().map(\.status) == [.online])
+        let lostMs = scene.nowMs
+        scene.servers[0].lose(0)
+        scene.worker.linkEnded(0, nowMs: scene.nowMs)
+        // Its announcement may come later than the link.
+        if isRestarted { scene.restart(0) } else { scene.servers[0].close(session) }
+        scene.tick(afterMs: 2_000)
+        scene.connect(0)
+        scene.tick(afterMs: 10)
+        let gone = scene.worker.takePresence()
+        #expect(gone == [PresenceNotice(user: user(1), status: .offline, lastSeen: lostMs)])
     }
 
     // MARK: - Refused records

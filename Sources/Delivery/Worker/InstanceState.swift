@@ -12,6 +12,8 @@ struct InstanceState {
     var announcedMs: Int64
     /// Since when there is no open link.
     var lostMs: Int64?
+    /// When the link before the present one was lost: whoever has gone since was seen until then.
+    var lastHeardMs: Int64?
     var isConnecting = false
     var nextConnectMs: Int64 = 0
     var connectDelayMs: Int64 = 0

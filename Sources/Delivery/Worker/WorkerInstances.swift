@@ -57,7 +57,7 @@ extension DeliveryWorker {
 
     /// Its sessions are gone for good: their users may be offline, and were last seen when its link was lost. Were it any
     /// later, pushes for what came since would count as seen.
-    private func forgetSessions(_ number: Int, _ nowMs: Int64) {
+    func forgetSessions(_ number: Int, _ nowMs: Int64) {
         let seenMs = instances[number]?.lostMs
         for slot in partitions.indices { sweep(number, slot, keeping: nil, seenMs: seenMs, nowMs) }
     }

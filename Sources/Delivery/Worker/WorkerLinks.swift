@@ -51,10 +51,11 @@ extension DeliveryWorker {
         }
         if state.identity.epoch != identity.epoch {
             // It has started again and its announcement is still on the way: its sessions are new ones.
-            for slot in partitions.indices { sweep(number, slot, keeping: nil, nowMs) }
+            forgetSessions(number, nowMs)
             instances[number]?.identity = identity
         }
         instances[number]?.generation &+= 1
+        instances[number]?.lastHeardMs = state.lostMs
         instances[number]?.lostMs = nil
         instances[number]?.connectDelayMs = 0
         instances[number]?.heard = []
@@ -137,7 +138,7 @@ extension DeliveryWorker {
             }
         }
         if isLast {
-            sweep(number, slot, keeping: generation, nowMs)
+            sweep(number, slot, keeping: generation, seenMs: instances[number]?.lastHeardMs, nowMs)
             heard(number, partition, nowMs)
         }
     }

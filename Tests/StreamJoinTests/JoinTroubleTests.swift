@@ -31,17 +31,25 @@ import Wire
         }
     }
 
+    /// A join that has joined one message and left a checkpoint.
+    private func stopped(_ bench: Bench, _ chat: ChatID, _ users: [UserID], stateIn directory: String) throws
+        -> JoinConfiguration
+    {
+        try bench.create(chat, users)
+        try bench.write(.incoming, chat, IncomingMessage.text("one", from: users[0], in: chat))
+        var configuration = bench.configuration()
+        configuration.stateDirectory = directory
+        try running(configuration) { _ in try bench.until { $0.messages.count == 1 } }
+        return configuration
+    }
+
     @Test func `a checkpoint older than the log's memory of deletions is not used, and the log says so`() throws {
         let bench = try Bench(partitions: 2)
         let chat = ChatID.random()
         let users = (0..<9).map { _ in UserID.random() }
-        try bench.create(chat, users)
-        try bench.write(.incoming, chat, IncomingMessage.text("one", from: users[0], in: chat))
         let directory = try Directory.createTemporary()
         defer { try? Directory.removeAll(directory) }
-        var configuration = bench.configuration()
-        configuration.stateDirectory = directory
-        try running(configuration) { _ in try bench.until { $0.messages.count == 1 } }
+        let configuration = try stopped(bench, chat, users, stateIn: directory)
         try running(configuration) { join in
             #expect(join.waitUntilReady() && join.text.contains("checkpoint loaded"), "\(join.text)")
             #expect(join.value("fanout_join_restored_changes_total") == 0)
@@ -58,13 +66,9 @@ import Wire
         let bench = try Bench(partitions: 2)
         let chat = ChatID.random()
         let users = (0..<9).map { _ in UserID.random() }
-        try bench.create(chat, users)
-        try bench.write(.incoming, chat, IncomingMessage.text("one", from: users[0], in: chat))
         let directory = try Directory.createTemporary()
         defer { try? Directory.removeAll(directory) }
-        var configuration = bench.configuration()
-        configuration.stateDirectory = directory
-        try running(configuration) { _ in try bench.until { $0.messages.count == 1 } }
+        let configuration = try stopped(bench, chat, users, stateIn: directory)
         let path = "\(directory)/members-\(configuration.instance ?? "join").checkpoint"
         var bytes = try File.contents(of: path)
         bytes[bytes.count / 2] ^= 1

@@ -1,4 +1,3 @@
-public import KafkaClient
 public import Runtime
 import System
 import Wire
@@ -18,14 +17,14 @@ public struct JoinBenchmark {
         public var perCPUSecond: Double { cpuSeconds > 0 ? Double(count) / cpuSeconds : 0 }
     }
 
-    private let clock: any Clock
+    let clock: any Clock
     private let deliveryPartitions: Int32 = 16
 
     public init(clock: any Clock) {
         self.clock = clock
     }
 
-    private func measure<R>(_ body: () throws -> R) rethrows -> (R, seconds: Double, cpuSeconds: Double) {
+    func measure<R>(_ body: () throws -> R) rethrows -> (R, seconds: Double, cpuSeconds: Double) {
         let (start, cpu) = (clock.monotonicNs, CurrentProcess.cpuNs)
         let result = try body()
         let (end, cpuEnd) = (clock.monotonicNs, CurrentProcess.cpuNs)
@@ -205,8 +204,7 @@ public struct JoinBenchmark {
         }
     }
 
-    private static func writeKey(_ chat: ChatID, _ user: UserID?, to json: inout JSONWriter) {
-        json.removeAll()
+    static func writeKey(_ chat: ChatID, _ user: UserID?, to json: inout JSONWriter) {
         json.object { json in
             json.field("chat_id", chat)
             if let user { json.field("user_id", user) }
@@ -235,174 +233,4 @@ public struct JoinBenchmark {
             json.field("ts_ms", 1_700_000_000_000 + transaction)
         }
     }
-
-    // MARK: Through the log
-
-    /// The table at full size as a join restores it from the log of a broker, with topics of its own: from the group's
-    /// assignment until the join is ready.
-    public func restore(
-        _ kafka: KafkaConfiguration, memberships: Int, log: Log
-    ) throws -> [Row] {
-        let names = Names(prefix: "bench-\(UInt32.random(in: 0 ... .max)).")
-        let admin = try Admin(kafka)
-        defer { _ = admin.close(deadlineMs: 2000) }
-        let plan = TopicPlan.standard
-        _ = try plan.create(admin, names: names)
-        defer { _ = try? admin.deleteTopics(Topic.allCases.map { names[$0] }) }
-        let chatPartitions = Int32(plan.count(of: .chat))
-        var random = SystemRandomNumberGenerator()
-        let chats = (0..<max(1, memberships / 10)).map { _ in ChatID.random(using: &random) }
-        let users = (0..<max(1, memberships / 10)).map { _ in UserID.random(using: &random) }
-        var producing = ProducerOptions()
-        producing.lingerMs = 5
-        let producer = try Producer(kafka, producing)
-        let topic = try producer.topic(names[.members])
-        var failed = 0
-        var json = JSONWriter()
-        var key = JSONWriter()
-        func produce(_ chat: ChatID, _ user: UserID?, _ write: (inout JSONWriter) -> Void) throws {
-            json.removeAll()
-            write(&json)
-            Self.writeKey(chat, user, to: &key)
-            while try producer.produce(
-                topic, partition: chat.partition(count: chatPartitions), key: key.bytes.span, value: json.bytes.span,
-                tag: 1) == .queueFull
-            {
-                producer.poll(timeoutMs: 100) { failed += $0.succeeded ? 0 : 1 }
-            }
-        }
-        for index in 0..<memberships {
-            let chat = chats[Int.random(in: 0..<chats.count, using: &random)]
-            let user = users[Int.random(in: 0..<users.count, using: &random)]
-            try produce(chat, user) { Self.writeMember(chat, user, index, to: &$0) }
-        }
-        for (index, chat) in chats.enumerated() { try produce(chat, nil) { Self.writeChat(chat, index, to: &$0) } }
-        _ = producer.flush(deadlineMs: 120_000) { failed += $0.succeeded ? 0 : 1 }
-        producer.close(deadlineMs: 2000) { _ in }
-        guard failed == 0 else { throw JoinError(.output, "\(failed) records of the load were not written") }
-
-        let runner = JoinRunner(
-            JoinConfiguration(kafka: kafka, names: names), log: log, metrics: Metrics(), clock: clock)
-        let failure = Handover<String?>()
-        let thread = Thread.start(name: "join") {
-            do {
-                try runner.run()
-                failure.put(nil)
-            } catch {
-                failure.put("\(error)")
-            }
-        }
-        let metrics = runner.metrics
-        let wait = Waiter()
-        while metrics.restoring.value == 0, !runner.isReady { wait.aMoment() }
-        let (_, seconds, cpuSeconds) = measure { while !runner.isReady { wait.aMoment() } }
-        let count = Int(metrics.restoredChanges.value)
-        let resident = CurrentProcess.residentBytes
-        runner.stop()
-        thread.join()
-        if let failure = failure.take() { throw JoinError(.output, failure) }
-        return [
-            Row(
-                name: "changes restored, through the log", count: count, seconds: seconds, cpuSeconds: cpuSeconds,
-                note: "\(memberships) memberships, \(resident >> 20) MiB resident")
-        ]
-    }
-
-    /// The whole stage against a broker, with topics of its own: messages that wait in the log are joined as fast as it
-    /// goes. The table is restored from the log first.
-    public func throughLog(
-        _ kafka: KafkaConfiguration, members: Int, messages: Int, log: Log
-    ) throws -> [Row] {
-        let names = Names(prefix: "bench-\(UInt32.random(in: 0 ... .max)).")
-        let admin = try Admin(kafka)
-        defer { _ = admin.close(deadlineMs: 2000) }
-        let plan = TopicPlan.standard
-        _ = try plan.create(admin, names: names)
-        defer { _ = try? admin.deleteTopics(Topic.allCases.map { names[$0] }) }
-        let chatPartitions = Int32(plan.count(of: .chat))
-        let chats = (0..<max(64, 100_000 / members)).map { _ in ChatID.random() }
-        var senders: [UserID] = []
-        var json = JSONWriter()
-        var producing = ProducerOptions()
-        producing.lingerMs = 5
-        let producer = try Producer(kafka, producing)
-        var failed = 0
-        var key = JSONWriter()
-        func produce(_ topic: ProducerTopic, _ chat: ChatID, _ user: UserID? = nil) throws {
-            Self.writeKey(chat, user, to: &key)
-            while try producer.produce(
-                topic, partition: chat.partition(count: chatPartitions), key: key.bytes.span, value: json.bytes.span,
-                tag: 1) == .queueFull
-            {
-                producer.poll(timeoutMs: 100) { failed += $0.succeeded ? 0 : 1 }
-            }
-        }
-        let membersTopic = try producer.topic(names[.members])
-        for chat in chats {
-            for index in 0..<members {
-                let user = UserID.random()
-                if index == 0 { senders.append(user) }
-                json.removeAll()
-                Self.writeMember(chat, user, 1, to: &json)
-                try produce(membersTopic, chat, user)
-            }
-            json.removeAll()
-            Self.writeChat(chat, 1, to: &json)
-            try produce(membersTopic, chat)
-        }
-        let incomingTopic = try producer.topic(names[.incoming])
-        let text = [UInt8](("\"" + String(repeating: "x", count: 200) + "\"").utf8)
-        for index in 0..<messages {
-            json.removeAll()
-            var message = IncomingMessage(
-                id: .random(), chat: chats[index % chats.count], from: senders[index % chats.count],
-                device: .random(), kind: .text, metaVersion: 1)
-            var reader = JSONReader(text.span)
-            message.text = try? reader.readString()
-            message.write(to: &json, source: text.span)
-            try produce(incomingTopic, message.chat)
-        }
-        _ = producer.flush(deadlineMs: 60_000) { failed += $0.succeeded ? 0 : 1 }
-        producer.close(deadlineMs: 2000) { _ in }
-        guard failed == 0 else { throw JoinError(.output, "\(failed) records of the load were not written") }
-
-        let configuration = JoinConfiguration(kafka: kafka, names: names)
-        let runner = JoinRunner(configuration, log: log, metrics: Metrics(), clock: clock)
-        let failure = Handover<String?>()
-        let thread = Thread.start(name: "join") {
-            do {
-                try runner.run()
-                failure.put(nil)
-            } catch {
-                failure.put("\(error)")
-            }
-        }
-        // From the first joined message to the last: the group's beginnings are not what is measured.
-        let metrics = runner.metrics
-        let wait = Waiter()
-        while metrics.accepted.value == 0 { wait.aMoment() }
-        let first = Int(metrics.accepted.value)
-        let firstRecipients = Int(metrics.recipients.value)
-        let (_, seconds, cpuSeconds) = measure {
-            while Int(metrics.accepted.value) < messages { wait.aMoment() }
-        }
-        runner.stop()
-        thread.join()
-        if let failure = failure.take() { throw JoinError(.output, failure) }
-        return [
-            Row(
-                name: "messages in, chats of \(members), through the log", count: messages - first, seconds: seconds,
-                cpuSeconds: cpuSeconds),
-            Row(
-                name: "recipients out, chats of \(members), through the log",
-                count: Int(metrics.recipients.value) - firstRecipients, seconds: seconds, cpuSeconds: cpuSeconds),
-        ]
-    }
-}
-
-/// Lets this thread rest for a tick of a loop of its own.
-private struct Waiter {
-    private let loop = try? EventLoop()
-
-    func aMoment() { loop?.runOnce(timeoutMs: 5) }
 }

@@ -93,20 +93,8 @@ public struct File: ~Copyable, Sendable {
         return try result.get()
     }
 
-    /// Reads at `offset` into memory that the caller keeps. How many bytes were read: fewer than asked only at the end.
-    public func read(at offset: Int64, into span: inout MutableSpan<UInt8>) throws(SystemError) -> Int {
-        var result: Result<Int, SystemError> = .success(0)
-        unsafe span.withUnsafeMutableBytes { buffer in
-            do throws(SystemError) {
-                result = .success(try unsafe fill(buffer, at: offset))
-            } catch {
-                result = .failure(error)
-            }
-        }
-        return try result.get()
-    }
-
-    /// The same for elements of any type whose values are their bytes. Answers how many bytes were read.
+    /// Reads at `offset` into memory that the caller keeps, of any type whose values are their bytes. How many bytes were
+    /// read: fewer than asked only at the end.
     public func read<Element: BitwiseCopyable>(
         at offset: Int64, elements span: inout MutableSpan<Element>
     ) throws(SystemError) -> Int {

@@ -145,6 +145,16 @@ public struct JSONReader: ~Escapable {
         ID(try readUUID())
     }
 
+    /// A string that names a case.
+    @_lifetime(self: copy self)
+    mutating func readCase<Case: CaseIterable & RawRepresentable<String>>() throws(JSONError) -> Case {
+        let string = try readString()
+        guard let found = Case.allCases.first(where: { string.equals($0.rawValue, in: bytes) }) else {
+            throw JSONError(.badValue, at: string.range.lowerBound)
+        }
+        return found
+    }
+
     /// An integer written without fraction or exponent.
     @_lifetime(self: copy self)
     public mutating func readInt() throws(JSONError) -> Int64 {

@@ -48,10 +48,7 @@ public struct AcceptedMessage: Equatable, Sendable {
             case .from: from = try reader.readID()
             case .device: device = try reader.readID()
             case .ts: ts = try reader.readInt()
-            case .kind:
-                let string = try reader.readString()
-                kind = IncomingMessage.Kind.allCases.first { string.equals($0.rawValue, in: bytes) }
-                if kind == nil { throw JSONError(.badValue, at: string.range.lowerBound) }
+            case .kind: kind = try reader.readCase()
             case .text: text = try reader.readString()
             case .attachments:
                 guard try reader.peek() == .array else { throw JSONError(.wrongType, at: reader.offset) }

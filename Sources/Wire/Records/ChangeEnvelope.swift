@@ -39,10 +39,7 @@ public struct ChangeEnvelope: Equatable, Sendable {
         try reader.beginObject()
         while let name = try reader.nextField() {
             switch Self.fields.find(name, in: bytes) {
-            case .op:
-                let string = try reader.readString()
-                operation = Operation.allCases.first { string.equals($0.rawValue, in: bytes) }
-                if operation == nil { throw JSONError(.badValue, at: string.range.lowerBound) }
+            case .op: operation = try reader.readCase()
             case .before: before = try reader.readNull() ? nil : try reader.skipValue()
             case .after: after = try reader.readNull() ? nil : try reader.skipValue()
             case .source:

@@ -58,10 +58,7 @@ public struct IncomingMessage: Equatable, Sendable {
             case .chat: chat = try reader.readID()
             case .from: from = try reader.readID()
             case .device: device = try reader.readID()
-            case .kind:
-                let string = try reader.readString()
-                kind = Kind.allCases.first { string.equals($0.rawValue, in: bytes) }
-                if kind == nil { throw JSONError(.badValue, at: string.range.lowerBound) }
+            case .kind: kind = try reader.readCase()
             case .text: text = try reader.readString()
             case .attachments:
                 guard try reader.peek() == .array else { throw JSONError(.wrongType, at: reader.offset) }

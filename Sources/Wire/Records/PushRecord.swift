@@ -81,10 +81,7 @@ public struct PresenceRecord: Equatable, Sendable {
         while let name = try reader.nextField() {
             switch Self.fields.find(name, in: bytes) {
             case .user: user = try reader.readID()
-            case .status:
-                let string = try reader.readString()
-                status = Status.allCases.first { string.equals($0.rawValue, in: bytes) }
-                if status == nil { throw JSONError(.badValue, at: string.range.lowerBound) }
+            case .status: status = try reader.readCase()
             case .lastSeen: lastSeen = try reader.readInt()
             case nil: try reader.skipValue()
             }

@@ -33,10 +33,7 @@ public struct Signal: Equatable, Sendable {
             case .chat: chat = try reader.readID()
             case .from: from = try reader.readID()
             case .device: device = try reader.readID()
-            case .kind:
-                let string = try reader.readString()
-                kind = Kind.allCases.first { string.equals($0.rawValue, in: bytes) }
-                if kind == nil { throw JSONError(.badValue, at: string.range.lowerBound) }
+            case .kind: kind = try reader.readCase()
             case .seq: seq = try reader.readInt()
             case .ts: ts = try reader.readInt()
             case nil: try reader.skipValue()

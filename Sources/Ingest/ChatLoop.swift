@@ -76,7 +76,9 @@ final class ChatLoop {
             Database($0, on: loop, connections: configuration.postgresConnections)
         }
         self.database = database
-        largeChats = database.map { LargeChats($0, on: loop, limit: limits.largeChat) }
+        largeChats = database.map {
+            LargeChats($0, on: loop, limit: limits.largeChat, questions: shared.metrics.largeChatQuestions)
+        }
     }
 
     /// Starts to listen. `port` is the one that the first loop was given, when the system chose it.

@@ -16,6 +16,7 @@ final class IngestMetrics: Sendable {
     let batches: Counter
     let badRequests: Counter
     let fills: Counter
+    let largeChatQuestions: Counter
     let histories: Counter
     let toLog: Histogram
     let fromJoin: Histogram
@@ -43,6 +44,9 @@ final class IngestMetrics: Sendable {
         batches = metrics.counter("fanout_ingest_batches_total", "Batches taken from Delivery workers")
         badRequests = metrics.counter("fanout_ingest_bad_requests_total", "Requests that HTTP's rules refuse")
         fills = metrics.counter("fanout_ingest_fills_total", "Pages of missed events asked from Delivery")
+        largeChatQuestions = metrics.counter(
+            "fanout_ingest_large_chat_questions_total",
+            "Questions to Postgres about large chats, each for up to 2,000 sessions that start")
         histories = metrics.counter("fanout_ingest_history_fills_total", "Sessions that needed History to catch up")
         toLog = metrics.histogram("fanout_ingest_log_seconds", "From a device's frame to the log's acknowledgement")
         fromJoin = metrics.histogram(

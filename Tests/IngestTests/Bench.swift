@@ -18,6 +18,7 @@ final class Bench {
     let loop: EventLoop
     let kafka: KafkaConfiguration
     let names: Names
+    let postgres: String?
     let server: ChatServer
     let metrics = Metrics()
     private let thread: System.Thread
@@ -41,6 +42,7 @@ final class Bench {
         let kafka = try kafka ?? KafkaConfiguration(bootstrapServers: TestKafka.shared().address)
         self.kafka = kafka
         self.names = names
+        self.postgres = postgres
         let admin = try Admin(kafka)
         var topics: [NewTopic] = []
         for topic in Topic.allCases {

@@ -59,6 +59,28 @@ import Wire
         device.frames("message").compactMap { $0.firstMatch(of: /"seq":(\d+)/).flatMap { Int($0.1) } }
     }
 
+    @Test
+    func `however many devices start while one question about large chats is out, the next one is for all of them`()
+        throws
+    {
+        let bench = try Bench(database: { try database($0, messages: 1, reachedMs: nowMs) })
+        let url = try #require(bench.postgres)
+        var postgres = try PostgresConnection(url)
+        let asked = "fanout_ingest_large_chat_questions_total"
+        try postgres.execute("BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE")
+        let worker = try bench.worker()
+        let cursor = Cursor(offset: 5, timestamp: nowMs).text
+        let devices = try (0..<100).map { _ in
+            try bench.device(.random(), hello: #"{"type":"hello","cursor":"\#(cursor)"}"#)
+        }
+        try bench.wait("all have said hello") { bench.metric("fanout_ingest_frames_total") == 100 }
+        #expect(bench.metric(asked) == 1)
+        try postgres.execute("COMMIT")
+        try bench.wait("all are named to the worker") { worker.sessions.count == 100 }
+        #expect(bench.metric(asked) == 2)
+        #expect(devices.allSatisfy { !$0.isClosed })
+    }
+
     @Test func `History serves what it missed, in order, and Delivery the rest`() throws {
         let bench = try Bench(database: { try database($0, messages: 1200, reachedMs: nowMs) })
         let worker = try bench.worker()

@@ -26,6 +26,9 @@ public final class Storm {
         public var lost = 0
         public var repeated = 0
         public var databaseTransactions = 0
+        /// What the chat server asked Postgres for those who came back.
+        public var largeChatQuestions = 0
+        public var historyFills = 0
 
         public var text: String {
             """
@@ -33,7 +36,7 @@ public final class Storm {
               all have them     after \(RunReport.rounded(seconds, 2)) s
               last connected    after \(RunReport.rounded(slowestHandshakeSeconds, 2)) s, \(retries) tries more than one each
               lost \(lost)   repeated \(repeated)
-              database          \(databaseTransactions) transactions of all stages meanwhile
+              database          \(databaseTransactions) transactions of all stages meanwhile; of them \(largeChatQuestions) questions about large chats, and \(historyFills) devices went to History
 
             """
         }
@@ -48,6 +51,8 @@ public final class Storm {
                 $0.field("lost", lost)
                 $0.field("repeated", repeated)
                 $0.field("database_transactions", databaseTransactions)
+                $0.field("large_chat_questions", largeChatQuestions)
+                $0.field("history_fills", historyFills)
             }
         }
     }
@@ -104,7 +109,7 @@ public final class Storm {
 
         log.info("all come back")
         var report = Report(devices: devices.count, missed: expected)
-        let before = try transactions()
+        let before = (transactions: try transactions(), metrics: try ChatMetrics.read(target.address, on: loop))
         let start = SystemClock().monotonicNs
         func elapsed() -> Double { Double(SystemClock().monotonicNs - start) / 1e9 }
         connect(devices)
@@ -117,7 +122,11 @@ public final class Storm {
         report.seconds = elapsed()
         // Whatever is repeated comes after.
         try? wait("repeats", seconds: 1) { false }
-        report.databaseTransactions = try transactions() - before
+        report.databaseTransactions = try transactions() - before.transactions
+        let after = try ChatMetrics.read(target.address, on: loop)
+        func counted(_ name: String) -> Int { (after[name] ?? 0) - (before.metrics[name] ?? 0) }
+        report.largeChatQuestions = counted("fanout_ingest_large_chat_questions_total")
+        report.historyFills = counted("fanout_ingest_history_fills_total")
         report.lost = devices.reduce(0) { $0 + max(0, expected - $1.messages) }
         (report.repeated, report.retries) = (repeated, retries)
         for device in devices + senders { device.cut() }

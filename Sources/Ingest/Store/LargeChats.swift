@@ -1,5 +1,6 @@
 import PostgresClient
 import PushLink
+import Runtime
 import Store
 import System
 import Wire
@@ -10,14 +11,16 @@ final class LargeChats {
     private unowned let loop: EventLoop
     private let database: Database
     private let membersMin: Int
+    private let questions: Counter
     private var waiting: [UserID: [(Result<[ChatID], PostgresError>) -> Void]] = [:]
     private var isAsking = false
     private static let usersMax = 2000
 
-    init(_ database: Database, on loop: EventLoop, limit: Int) {
+    init(_ database: Database, on loop: EventLoop, limit: Int, questions: Counter) {
         self.database = database
         self.loop = loop
         membersMin = limit + 1
+        self.questions = questions
     }
 
     func ask(_ user: UserID, _ body: @escaping (Result<[ChatID], PostgresError>) -> Void) {
@@ -34,6 +37,7 @@ final class LargeChats {
             return
         }
         let callers = users.map { (user: $0, bodies: waiting.removeValue(forKey: $0) ?? []) }
+        questions.add()
         database.rows(Membership.largeChats(of: users, membersMin: membersMin)) { [weak self] result in
             let answer = result.map { Dictionary(grouping: $0, by: \.user).mapValues { $0.map(\.chat) } }
             for caller in callers {

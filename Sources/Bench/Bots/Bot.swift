@@ -27,7 +27,7 @@ final class Bot {
             to: traffic.target, device: device, token: token, cursor: cursor, on: traffic.loop, timeoutMs: 5000,
             using: &generator)
         socket.onText = { [unowned self] in take($0) }
-        socket.onClose = { [unowned self] in closed() }
+        socket.onClose = { [unowned self] _ in closed() }
         self.socket = socket
     }
 

@@ -54,7 +54,7 @@ final class ChaosDevice {
             using: &run.generator)
         socket.onOpen = { [unowned self] in connects += 1 }
         socket.onText = { [unowned self] in take($0) }
-        socket.onClose = { [unowned self] in closed() }
+        socket.onClose = { [unowned self] _ in closed() }
         self.socket = socket
     }
 

@@ -8,24 +8,29 @@ final class DeviceSocket: StreamDelegate {
     /// Called once the server has taken the handshake, and `hello` is on its way.
     var onOpen: () -> Void = {}
     var onText: (Span<UInt8>) -> Void = { _ in }
-    /// Called once, also when it was closed by `close`.
-    var onClose: () -> Void = {}
+    /// Called once; without a reason when it was closed by `close`.
+    var onClose: (_ reason: String?) -> Void = { _ in }
     private let cursor: String?
-    private let handshake: ClientHandshake
+    private var handshake: ClientHandshake?
     private var replies: HTTPReplyParser? = HTTPReplyParser()
     private var frames = ServerFrames()
     private var stream: Stream?
+    /// What ended it, where the stream would only say that it was closed here.
+    private var failure: String?
 
-    /// - Parameter cursor: the place to resume from; without one only what happens from now on comes.
+    /// - Parameters:
+    ///   - source: the address that it comes from.
+    ///   - cursor: the place to resume from; without one only what happens from now on comes.
     init(
-        to address: SocketAddress, device: DeviceID, token: String, cursor: String?, on loop: EventLoop, timeoutMs: Int,
-        using generator: inout some RandomNumberGenerator
+        to address: SocketAddress, from source: SocketAddress? = nil, device: DeviceID, token: String, cursor: String?,
+        on loop: EventLoop, timeoutMs: Int, using generator: inout some RandomNumberGenerator
     ) {
         self.cursor = cursor
-        handshake = ClientHandshake(
+        let handshake = ClientHandshake(
             host: "\(address.host):\(address.port)", target: "/v1/ws?device=\(device)", subprotocols: ["fanout.v1"],
             fields: [HTTPResponse.Field("Authorization", "Bearer \(token)")], using: &generator)
-        let stream = Stream.connect(to: address, on: loop, delegate: self, timeoutMs: timeoutMs)
+        self.handshake = handshake
+        let stream = Stream.connect(to: address, from: source, on: loop, delegate: self, timeoutMs: timeoutMs)
         self.stream = stream
         _ = stream.write(handshake.request)
     }
@@ -36,9 +41,15 @@ final class DeviceSocket: StreamDelegate {
 
     private func write(_ opcode: Opcode, _ payload: Span<UInt8>) {
         var frame: [UInt8] = []
-        // The mask protects proxies from hostile pages; towards our own server a constant one is as good.
+        frame.reserveCapacity(payload.count + 14)
+        // The mask protects proxies from hostile pages; towards our own server a constant one is as good and free.
         Frame.append(to: &frame, opcode, payload, mask: 0)
         _ = stream?.write(frame)
+    }
+
+    private func end(_ reason: String) {
+        failure = reason
+        stream?.close()
     }
 
     func stream(_ stream: Stream, received bytes: Span<UInt8>) {
@@ -46,11 +57,11 @@ final class DeviceSocket: StreamDelegate {
         if replies != nil {
             do {
                 guard let reply = try replies?.next(bytes, &offset) else { return }
-                _ = try handshake.verify(reply)
-                replies = nil
+                _ = try handshake?.verify(reply)
             } catch {
-                return stream.close()
+                return end("handshake: \(error)")
             }
+            (replies, handshake) = (nil, nil)
             var hello = JSONWriter()
             hello.object {
                 $0.field("type", "hello")
@@ -63,7 +74,9 @@ final class DeviceSocket: StreamDelegate {
             switch opcode {
             case .text: onText(payload)
             case .ping: write(.pong, payload)
-            case .close: stream.close()
+            case .close:
+                let code = payload.count >= 2 ? Int(payload[0]) << 8 | Int(payload[1]) : 1005
+                end("the server closed with \(code)")
             default: break
             }
         }
@@ -71,6 +84,6 @@ final class DeviceSocket: StreamDelegate {
 
     func streamClosed(_ stream: Stream, reason: CloseReason) {
         self.stream = nil
-        onClose()
+        onClose(failure ?? (reason == .local ? nil : "closed: \(reason)"))
     }
 }

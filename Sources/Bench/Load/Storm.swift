@@ -1,7 +1,6 @@
 import PostgresClient
 public import Runtime
 import System
-import WebSocket
 public import Wire
 
 /// A reconnect storm: many devices lose their connections at once, miss messages meanwhile, and all come back at once
@@ -187,17 +186,14 @@ public final class Storm {
 }
 
 /// A device that keeps its cursor.
-private final class StormDevice: StreamDelegate {
+private final class StormDevice {
     private unowned let storm: Storm
     private let user: UserID
     private let source: SocketAddress?
     private let isCutOff: Bool
     private let device = DeviceID.random()
     private var token = ""
-    private var stream: System.Stream?
-    private var handshake: ClientHandshake?
-    private var replies: HTTPReplyParser?
-    private var frames = ServerFrames()
+    private var socket: DeviceSocket?
     private var cursor: [UInt8] = []
     private var lastSeq: Int64 = -1
     private var isWhole = false
@@ -210,23 +206,24 @@ private final class StormDevice: StreamDelegate {
 
     func connect() {
         if token.isEmpty { token = storm.target.token(for: user) }
-        var random = SystemRandomNumberGenerator()
-        let handshake = ClientHandshake(
-            host: "bench", target: "/v1/ws?device=\(device)", subprotocols: ["fanout.v1"],
-            fields: [HTTPResponse.Field("Authorization", "Bearer \(token)")], using: &random)
-        self.handshake = handshake
-        replies = HTTPReplyParser()
-        frames = ServerFrames()
         (isCaughtUp, isWhole) = (false, false)
-        let stream = System.Stream.connect(
-            to: storm.target.address, from: source, on: storm.loop, delegate: self, timeoutMs: 30_000)
-        self.stream = stream
-        stream.write(handshake.request)
+        var random = SystemRandomNumberGenerator()
+        let socket = DeviceSocket(
+            to: storm.target.address, from: source, device: device, token: token,
+            cursor: cursor.isEmpty ? nil : String(decoding: cursor, as: UTF8.self), on: storm.loop, timeoutMs: 30_000,
+            using: &random)
+        socket.onText = { [unowned self] in take($0) }
+        socket.onClose = { [unowned self] _ in
+            self.socket = nil
+            if !isCaughtUp { storm.ended(self, isIn: false) }
+        }
+        self.socket = socket
     }
 
     func cut() {
-        let gone = stream
-        stream = nil
+        let gone = socket
+        socket = nil
+        gone?.onClose = { _ in }
         gone?.close()
     }
 
@@ -238,39 +235,7 @@ private final class StormDevice: StreamDelegate {
             $0.field("chat", chat)
             $0.field("text", "what the others will have missed")
         }
-        write(json.bytes)
-    }
-
-    private func write(_ json: [UInt8]) {
-        var frame: [UInt8] = []
-        Frame.append(to: &frame, .text, json.span, mask: 0)
-        stream?.write(frame)
-    }
-
-    func stream(_ stream: System.Stream, received bytes: Span<UInt8>) {
-        var offset = 0
-        if replies != nil {
-            do {
-                guard let reply = try replies?.next(bytes, &offset) else { return }
-                _ = try handshake?.verify(reply)
-            } catch {
-                return stream.close()
-            }
-            (replies, handshake) = (nil, nil)
-            let place = cursor.isEmpty ? "" : #","cursor":"\#(String(decoding: cursor, as: UTF8.self))""#
-            write(Array(#"{"type":"hello"\#(place)}"#.utf8))
-        }
-        frames.take(bytes.extracting(offset..<bytes.count)) { opcode, payload in
-            switch opcode {
-            case .text: take(payload)
-            case .ping:
-                var pong: [UInt8] = []
-                Frame.append(to: &pong, .pong, payload, mask: 0)
-                stream.write(pong)
-            case .close: stream.close()
-            default: break
-            }
-        }
+        socket?.send(json.bytes)
     }
 
     private func take(_ payload: Span<UInt8>) {
@@ -307,11 +272,5 @@ private final class StormDevice: StreamDelegate {
         while start > 0, payload[start - 1] != UInt8(ascii: "\"") { start -= 1 }
         guard start > 0 else { return }
         cursor = [UInt8](copying: payload.extracting(start..<payload.count - 2))
-    }
-
-    func streamClosed(_ stream: System.Stream, reason: CloseReason) {
-        guard self.stream === stream else { return }
-        self.stream = nil
-        if !isCaughtUp { storm.ended(self, isIn: false) }
     }
 }

@@ -156,4 +156,28 @@ private struct Storm {
         history.reach(4)
         #expect(history.problem != nil)
     }
+
+    @Test func `a chat that was made while CDC took its first snapshot begins with what that says, and no later one will do`()
+        throws
+    {
+        var collected = ChaosLogReader.Collected(chats: [chat])
+        func take(_ operation: String, _ table: String, _ row: String) throws {
+            let text = #"{"op":"\#(operation)","\#(operation == "d" ? "before" : "after")":\#(row),"source":{"table":"\#(table)"}}"#
+            try collected.take(.members, Array(text.utf8).span, 0, 0)
+        }
+        func member(_ user: UserID) -> String { #"{"chat_id":"\#(chat)","user_id":"\#(user)"}"# }
+        func version(_ version: Int) -> String { #"{"chat_id":"\#(chat)","meta_version":\#(version)}"# }
+        try take("r", "members", member(ada))
+        try take("r", "members", member(bob))
+        try take("r", "chats", version(1))
+        try take("c", "members", member(eve))
+        try take("u", "chats", version(2))
+        try take("d", "members", member(bob))
+        try take("u", "chats", version(3))
+        let history = try #require(collected.log.memberships[chat])
+        #expect(history.states.map(\.members) == [[ada, bob], [ada, bob, eve], [ada, eve]])
+        #expect(history.states.map(\.version) == [1, 2, 3] && history.problem == nil)
+        try take("r", "members", member(ada))
+        #expect(collected.log.memberships[chat]?.problem != nil)
+    }
 }

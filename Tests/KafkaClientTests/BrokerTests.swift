@@ -119,24 +119,74 @@ private struct WrittenRecord: Equatable {
         #expect(try offsets[1].1.get().allSatisfy { $0.offset == nil })
     }
 
+    @Test func `a second member takes over half, and what was committed is not read again`() throws {
+        let topic = TestKafka.unique("shared")
+        _ = try admin().createTopics([NewTopic(topic, partitions: 2, replicationFactor: 1)])
+        for partition in 0..<2 as Range<Int32> {
+            try write(["a", "b"], to: topic, configuration(), partition: partition)
+        }
+        var options = ConsumerOptions(groupID: TestKafka.unique("group"))
+        options.sessionTimeoutMs = 6000
+        options.heartbeatIntervalMs = 200
+        let first = try Consumer(configuration(), options)
+        try first.subscribe([topic])
+        var events: [String] = []
+        var held: Set<TopicPartition> = []
+        func answer(_ consumer: Consumer, _ held: inout Set<TopicPartition>, _ event: ConsumerEvent) throws {
+            switch event {
+            case .assigned(let partitions):
+                held = Set(partitions)
+                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            case .revoked(let partitions, let lost):
+                events.append("revoked \(partitions.count)\(lost ? " lost" : "")")
+                held = []
+                try consumer.unassign()
+            case .error(let error, _): Issue.record("\(error)")
+            default: break
+            }
+        }
+        var seen: [Seen] = []
+        try first.takeUntil(&seen, onEvent: { try answer(first, &held, $0) }) { $0.count == 4 }
+        #expect(held.count == 2)
+        try first.commit(held.map { CommittedOffset($0, offset: 2) })
+
+        let second = try Consumer(configuration(), options)
+        try second.subscribe([topic])
+        var more: [Seen] = []
+        var heldBySecond: Set<TopicPartition> = []
+        let end = ContinuousClock.now + .seconds(60)
+        while held.count != 1 || heldBySecond.count != 1 {
+            if let event = first.take(&more, timeoutMs: 50) { try answer(first, &held, event) }
+            if let event = second.take(&more, timeoutMs: 50) { try answer(second, &heldBySecond, event) }
+            try #require(ContinuousClock.now < end, "no balance: \(held) \(heldBySecond)")
+        }
+        #expect(more == [], "committed records are not read again")
+        #expect(held.isDisjoint(with: heldBySecond))
+        #expect(events.first == "revoked 2")
+        #expect(second.close(deadlineMs: 10_000))
+        #expect(first.close(deadlineMs: 10_000))
+    }
+
     @Test func `offsets are found by time, and records deleted`() throws {
         let admin = try admin()
         let topic = TestKafka.unique("t")
         _ = try admin.createTopics([NewTopic(topic, partitions: 1, replicationFactor: 1)])
         let producer = try Producer(configuration())
         let handle = try producer.topic(topic)
+        // Today's, which retention leaves alone.
+        let startMs = SystemClock().wallMs - 3_600_000
         for index in 0..<10 as Range<Int64> {
             _ = try producer.produce(
                 handle, partition: 0, key: nil, value: [1].span, headers: RecordHeaders(),
-                timestampMs: 1_700_000_000_000 + index * 1000, tag: 0)
+                timestampMs: startMs + index * 1000, tag: 0)
             #expect(producer.flush(deadlineMs: 10_000) { _ in })
         }
         let partition = TopicPartition(topic, 0)
-        let found = try admin.offsets(at: [(partition, timestampMs: 1_700_000_004_500)])
+        let found = try admin.offsets(at: [(partition, timestampMs: startMs + 4500)])
         #expect(try found[0].get() == 5)
-        #expect(try admin.offsets(at: [(partition, timestampMs: 1_800_000_000_000)])[0].get() == nil)
+        #expect(try admin.offsets(at: [(partition, timestampMs: startMs + 1_000_000_000)])[0].get() == nil)
         let consumer = try Consumer(configuration(), ConsumerOptions())
-        #expect(try consumer.offsets(at: [(partition, timestampMs: 1_700_000_004_500)]) == [5])
+        #expect(try consumer.offsets(at: [(partition, timestampMs: startMs + 4500)]) == [5])
         #expect(try consumer.watermarks(partition) == Watermarks(low: 0, high: 10))
         let deleted = try admin.deleteRecords(before: [(partition, offset: 4)])
         #expect(try deleted[0].1.get() == 4)

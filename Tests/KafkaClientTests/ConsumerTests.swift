@@ -98,54 +98,6 @@ import Testing
         #expect(consumer.close(deadlineMs: 10_000))
     }
 
-    @Test func `a second member takes over half, and what was committed is not read again`() throws {
-        let cluster = try MockCluster()
-        try cluster.createTopic("t", partitions: 2)
-        for partition in 0..<2 as Range<Int32> {
-            try write(["a", "b"], to: "t", cluster.configuration, partition: partition)
-        }
-        var options = ConsumerOptions(groupID: "g")
-        options.sessionTimeoutMs = 6000
-        options.heartbeatIntervalMs = 200
-        let first = try Consumer(cluster.configuration, options)
-        try first.subscribe(["t"])
-        var events: [String] = []
-        var held: Set<TopicPartition> = []
-        func answer(_ consumer: Consumer, _ held: inout Set<TopicPartition>, _ event: ConsumerEvent) throws {
-            switch event {
-            case .assigned(let partitions):
-                held = Set(partitions)
-                try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
-            case .revoked(let partitions, let lost):
-                events.append("revoked \(partitions.count)\(lost ? " lost" : "")")
-                held = []
-                try consumer.unassign()
-            case .error(let error, _): Issue.record("\(error)")
-            default: break
-            }
-        }
-        var seen: [Seen] = []
-        try first.takeUntil(&seen, onEvent: { try answer(first, &held, $0) }) { $0.count == 4 }
-        #expect(held.count == 2)
-        try first.commit(held.map { CommittedOffset($0, offset: 2) })
-
-        let second = try Consumer(cluster.configuration, options)
-        try second.subscribe(["t"])
-        var more: [Seen] = []
-        var heldBySecond: Set<TopicPartition> = []
-        let end = ContinuousClock.now + .seconds(60)
-        while held.count != 1 || heldBySecond.count != 1 {
-            if let event = first.take(&more, timeoutMs: 50) { try answer(first, &held, event) }
-            if let event = second.take(&more, timeoutMs: 50) { try answer(second, &heldBySecond, event) }
-            try #require(ContinuousClock.now < end, "no balance: \(held) \(heldBySecond)")
-        }
-        #expect(more == [], "committed records are not read again")
-        #expect(held.isDisjoint(with: heldBySecond))
-        #expect(events.first == "revoked 2")
-        #expect(second.close(deadlineMs: 10_000))
-        #expect(first.close(deadlineMs: 10_000))
-    }
-
     @Test func `the wake descriptor is readable while there is something to poll`() throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)

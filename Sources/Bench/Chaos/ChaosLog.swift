@@ -111,7 +111,7 @@ struct ChaosLogReader {
     }
 
     /// The records as they come: those of a partition in order, the partitions in any.
-    private struct Collected {
+    struct Collected {
         let chats: Set<ChatID>
         private var memberships: [ChatID: MembershipHistory] = [:]
         private var accepted: [ChatID: [ChaosLog.Accepted]] = [:]
@@ -148,9 +148,8 @@ struct ChaosLogReader {
             guard isMembers || envelope.table.equals("chats", in: value) else { return }
             let chat = isMembers ? try MemberRow(decoding: row).chat : try ChatRow(decoding: row).chat
             guard chats.contains(chat) else { return }
-            if envelope.operation == .read {
-                memberships[chat, default: MembershipHistory()].noteSnapshot()
-            } else if isMembers {
+            if envelope.operation == .read { memberships[chat]?.noteSnapshot() }
+            if isMembers {
                 let user = try MemberRow(decoding: row).user
                 memberships[chat, default: MembershipHistory()].change(user, isMember: envelope.operation != .delete)
             } else {

@@ -29,8 +29,8 @@ struct MembershipHistory {
         states.append(State(version: version, members: members))
     }
 
-    /// A snapshot says how things are, not how they came to be so. CDC's first one, of a chat that is a moment old, is as good
-    /// a beginning as any.
+    /// A row of a snapshot comes: it says how things are, not how they came to be so. As the beginning of a chat that was made
+    /// while CDC took its first one, that is as good as any; later, what happened in between is not known.
     mutating func noteSnapshot() {
         guard !states.isEmpty else { return }
         problem = problem ?? "CDC took a snapshot while the storm was on"

@@ -157,12 +157,11 @@ private struct Storm {
         #expect(history.problem != nil)
     }
 
-    @Test func `a chat that was made while CDC took its first snapshot begins with what that says, and no later one will do`()
-        throws
-    {
+    @Test func `a chat made while CDC took its first snapshot begins with that, and no later one will do`() throws {
         var collected = ChaosLogReader.Collected(chats: [chat])
         func take(_ operation: String, _ table: String, _ row: String) throws {
-            let text = #"{"op":"\#(operation)","\#(operation == "d" ? "before" : "after")":\#(row),"source":{"table":"\#(table)"}}"#
+            let side = operation == "d" ? "before" : "after"
+            let text = #"{"op":"\#(operation)","\#(side)":\#(row),"source":{"table":"\#(table)"}}"#
             try collected.take(.members, Array(text.utf8).span, 0, 0)
         }
         func member(_ user: UserID) -> String { #"{"chat_id":"\#(chat)","user_id":"\#(user)"}"# }

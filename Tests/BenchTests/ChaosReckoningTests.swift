@@ -121,6 +121,15 @@ private struct Storm {
         #expect(!lost.log.settles(lost.record))
     }
 
+    @Test func `a log without a version that a sender has seen has not come to its end`() {
+        var storm = Storm(seen: 3)
+        #expect(storm.log.settles(storm.record))
+        storm.send(two, seq: 11, seen: 4)
+        #expect(!storm.log.settles(storm.record))
+        storm.log.memberships[chat]?.reach(4)
+        #expect(storm.log.settles(storm.record))
+    }
+
     @Test func `only who may have been out is refused, and then nobody has the message`() {
         for (sender, isRight) in [(bob, true), (ada, false)] {
             var storm = Storm()

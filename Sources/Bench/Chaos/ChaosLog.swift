@@ -16,8 +16,11 @@ struct ChaosLog {
     var rejected: Set<MessageID> = []
     var memberships: [ChatID: MembershipHistory] = [:]
 
-    /// Whether everything that was acknowledged has been accepted or refused by the join.
+    /// Whether everything that was acknowledged has been accepted or refused by the join, and CDC has told every version of a
+    /// membership that a sender had seen: the join may have had it from Postgres long before.
     func settles(_ record: ChaosRecord) -> Bool {
+        let versions = memberships.mapValues { $0.states.last?.version ?? 0 }
+        guard record.sent.values.allSatisfy({ $0.seenVersion <= versions[$0.chat] ?? 0 }) else { return false }
         var known = rejected
         for messages in accepted.values { known.formUnion(messages.map(\.id)) }
         return record.sent.allSatisfy { !$0.value.isAcknowledged || known.contains($0.key) }

@@ -83,7 +83,8 @@ public final class ChaosRun {
         for device in devices { device.leave() }
         http.close()
         return ChaosReport(
-            seed: options.seed, rounds: options.rounds, users: devicesOfUser.count, devices: devices.count,
+            seeds: options.seed...options.seed, rounds: options.rounds, users: devicesOfUser.count,
+            devices: devices.count,
             chats: drivers.count, sent: record.sent.count, acknowledged: record.acknowledged, refused: record.refused,
             causalSends: reckoning.causalSends, deliveries: record.deliveries,
             changes: drivers.reduce(0) { $0 + $1.changes }, connects: devices.reduce(0) { $0 + $1.connects },

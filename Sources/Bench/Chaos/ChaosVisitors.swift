@@ -9,8 +9,20 @@ final class ChaosVisitors {
         var moves = 0
         var told = 0
         var logged = 0
-        /// How long after the storm, and after the changes in the calm behind it, the last fact had become true.
-        var trueAfterMs: [Int] = []
+        /// How long after the storm, or after the changes in the calm behind it, the last fact had become true.
+        var slowestMs = 0
+
+        var text: String {
+            "\(told + logged) facts checked (\(told) told to watchers, \(logged) in chat.presence), true after at most"
+                + " \(slowestMs) ms; \(moves) comings and goings"
+        }
+
+        mutating func add(_ next: Findings) {
+            moves += next.moves
+            told += next.told
+            logged += next.logged
+            slowestMs = max(slowestMs, next.slowestMs)
+        }
     }
 
     private static let watchesPerDevice = 6
@@ -90,7 +102,7 @@ final class ChaosVisitors {
             for violation in reckoning.violations { run.violate(violation) }
             findings.told += reckoning.told
             findings.logged += reckoning.logged
-            findings.trueAfterMs.append(Int(run.loop.nowMs - sinceMs))
+            findings.slowestMs = max(findings.slowestMs, Int(run.loop.nowMs - sinceMs))
             return
         }
     }

@@ -31,6 +31,10 @@ extension Command {
                 "up", .integer(1...Int.max),
                 "the process id of a fanout up: load counts its stages' CPU time, chaos strikes them"),
             Option("seed", .integer(0...Int.max), "chaos: where chance begins; a fresh one else"),
+            Option(
+                "storms", .integer(1...10_000),
+                "chaos: how many, one behind the other, each of the seed after the last",
+                standard: "1"),
             Option("spare", .string("NAME,…"), "chaos: processes that nothing happens to"),
             Option("rounds", .integer(1...1_000_000), "chaos: how many blows", standard: "10"),
             Option("duration", .duration, "how long to measure", standard: "10s"),
@@ -81,14 +85,22 @@ struct BenchRun: Sendable {
         storm.up = Int32(clamping: up)
         storm.spared = Set((options.string("spare") ?? "").split(separator: ",").map(String.init))
         CurrentProcess.raiseDescriptorLimit()
-        Output.standard("seed \(storm.seed)\n")
-        let report = try ChaosRun(
-            storm, target: target(invocation), kafka: invocation.kafka(clientID: "fanout-chaos"),
-            names: invocation.names,
-            log: invocation.log
-        ).run()
-        Output.standard(report.text)
-        return report.violations.isEmpty ? .success : .failure
+        var sum: ChaosReport?
+        let count = options.integer("storms") ?? 1
+        for _ in 0..<count {
+            Output.standard("seed \(storm.seed)\n")
+            let report = try ChaosRun(
+                storm, target: target(invocation), kafka: invocation.kafka(clientID: "fanout-chaos"),
+                names: invocation.names, log: invocation.log
+            ).run()
+            Output.standard(report.text)
+            storm.seed += 1
+            sum?.add(report)
+            sum = sum ?? report
+        }
+        guard let sum else { return .failure }
+        if count > 1 { Output.standard("\nall storms\n" + sum.text) }
+        return sum.violations.isEmpty ? .success : .failure
     }
 
     static let load = BenchRun(name: "load", summary: "messages end to end, from socket to sockets") { invocation in

@@ -44,9 +44,6 @@ public struct Presence {
 
     public init(graceMs: Int64 = 25_000) { self.graceMs = graceMs }
 
-    /// Users whose grace period runs.
-    public var leavingCount: Int { leaving.count }
-
     // MARK: - What happens to users
 
     /// What `chat.presence` tells of a user when a partition is taken over. Whoever was online and has not come back by
@@ -109,12 +106,6 @@ public struct Presence {
             firstChanged = 0
         }
         return changes
-    }
-
-    /// When `takeChanges` has something to do: now, later, or never.
-    public func nextChange(nowMs: Int64) -> Int64? {
-        if !changed.isEmpty { return nowMs }
-        return leaving.isEmpty ? nil : leaving[leaving.start].deadline
     }
 
     /// Several changes before they are taken out are one: watchers get the latest.

@@ -27,8 +27,6 @@ public struct Targets {
     public func sessions(of instance: Int) -> [SessionNumber] {
         instance < sessions.count ? sessions[instance] : []
     }
-
-    public var sessionCount: Int { instances.reduce(0) { $0 + sessions[$1].count } }
 }
 
 /// The sessions of one partition: by user, by (instance, number), by large chat.
@@ -246,10 +244,6 @@ public struct Router {
         let slot = numbers[place]
         let session = sessions[Int(slot)]
         return (Int(session.user), session.device, chats.chats(of: slot))
-    }
-
-    public func hasSessions(of instance: Int) -> Bool {
-        sessions.contains { !$0.isFree && Int($0.instance) == instance }
     }
 
     // MARK: - By instance and number

@@ -4,7 +4,8 @@ public import Wire
 /// presence) stands at this number in an array of its own, so the id is hashed once a recipient.
 ///
 /// Open addressing over the numbers, linear probing, at most three quarters full: 16 bytes for the id and 4 to 11 for
-/// its place in the table. Users are never removed one by one; a partition that has grown too large is made anew.
+/// its place in the table. Users are never removed one by one: there are no more than people who have been sent something or
+/// had a session since the partition was taken over, and they go with it.
 public struct UserTable: Sendable {
     public private(set) var ids: [UserID] = []
     private var slots: [UInt32]

@@ -16,12 +16,16 @@ public struct DeviceKey: Hashable, Sendable {
 public struct DeviceCursors {
     public let intervalMs: Int64
     public let recentMax: Int
+    /// Of so many devices the cursors wait while the database is away; those of further ones are dropped, and the devices
+    /// begin at an older place, with events that they know.
+    public let waitingMax: Int
     private var waiting: [DeviceKey: Cursor] = [:]
     private var recent: [DeviceKey: Cursor] = [:]
     private var older: [DeviceKey: Cursor] = [:]
     private var nextMs: Int64 = 0
 
-    public init(intervalMs: Int64 = 1_000, recentMax: Int = 100_000) {
+    public init(intervalMs: Int64 = 1_000, recentMax: Int = 100_000, waitingMax: Int = 1_000_000) {
+        self.waitingMax = waitingMax
         self.intervalMs = intervalMs
         self.recentMax = recentMax
     }
@@ -29,6 +33,7 @@ public struct DeviceCursors {
     public mutating func store(_ device: DeviceKey, _ cursor: Cursor) {
         // Only forward, but for a topic made anew, whose offsets begin again at a later time.
         if let known = recall(device), cursor.offset <= known.offset, cursor.timestamp <= known.timestamp { return }
+        guard waiting.count < waitingMax || waiting[device] != nil else { return }
         waiting[device] = cursor
         remember(device, cursor)
     }
@@ -43,8 +48,6 @@ public struct DeviceCursors {
         older = recent
         recent = [:]
     }
-
-    public var waitingCount: Int { waiting.count }
 
     /// What is to be written now: everything, once an interval.
     public mutating func take(nowMs: Int64) -> [DeviceKey: Cursor] {

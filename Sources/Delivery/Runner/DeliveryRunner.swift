@@ -260,10 +260,14 @@ final class DeliveryRunner {
             worker.reachedEnd(of: place.partition, nextOffset: nextOffset, nowMs: nowMs)
         case .committed(_, let error):
             if let error { configuration.log.warning("commit failed", ["error": .string("\(error)")]) }
-        case .error(let error, _):
-            configuration.log.warning("log", ["error": .string("\(error)")])
-            if error.isFatal { fail(DeliveryError(.kafka, "\(error)")) }
+        case .error(let error, _): noteTrouble(error)
         }
+    }
+
+    /// A consumer's client goes on trying by itself unless it is beyond repair.
+    func noteTrouble(_ error: KafkaError) {
+        configuration.log.warning("log", ["error": .string("\(error)")])
+        if error.isFatal { fail(DeliveryError(.kafka, "\(error)")) }
     }
 
     private func assigned(_ partitions: [Int32]) {

@@ -47,7 +47,11 @@ final class InstanceDirectory {
             runner.worker.announced(
                 LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress, nowMs: now)
         }
-        if case .endOfPartition = batch.event { runner.worker.directoryRead(nowMs: now) }
+        switch batch.event {
+        case .endOfPartition: runner.worker.directoryRead(nowMs: now)
+        case .error(let error, _): runner.noteTrouble(error)
+        default: break
+        }
         runner.finishTurn()
     }
 }
@@ -104,10 +108,13 @@ final class PresenceReader {
                 message.partition, of: record.user, status: record.status == .online ? .online : .offline,
                 lastSeen: record.lastSeen, nowMs: runner.nowMs)
         }
-        if case .endOfPartition(let place, _) = batch.event {
+        switch batch.event {
+        case .endOfPartition(let place, _):
             stop([place.partition])
             runner.worker.presenceRead(place.partition, nowMs: runner.nowMs)
             runner.finishTurn()
+        case .error(let error, _): runner.noteTrouble(error)
+        default: break
         }
     }
 }

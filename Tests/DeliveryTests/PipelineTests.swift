@@ -80,28 +80,43 @@ private final class Pipeline {
 
     /// What the log holds for each user, in order.
     func events() throws -> [UserID: [Int64]] {
+        var events: [UserID: [Int64]] = [:]
+        try read(.deliveries) { message in
+            guard let value = message.value, let record = try? DeliveryRecord(decoding: value),
+                case .users(let list) = record.recipients
+            else { return }
+            try? DeliveryRecord.forEachUser(in: list, of: value) { events[$0, default: []].append(message.offset) }
+        }
+        return events
+    }
+
+    /// Reads a topic of the users' side from the beginning to its end.
+    private func read(_ topic: Topic, _ body: (borrowing Message) -> Void) throws {
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
         let consumer = try Consumer(configuration, options)
         defer { consumer.close(deadlineMs: 2_000) }
         try consumer.assign(
-            (0..<Self.partitionCount).map { PartitionStart(TopicPartition(names[.deliveries], $0), at: .beginning) })
+            (0..<Self.partitionCount).map { PartitionStart(TopicPartition(names[topic], $0), at: .beginning) })
         var ended: Set<Int32> = []
-        var events: [UserID: [Int64]] = [:]
         let isRead = eventually {
             let batch = consumer.poll(timeoutMs: 100)
-            for index in 0..<batch.count {
-                let message = batch[index]
-                guard let value = message.value, let record = try? DeliveryRecord(decoding: value),
-                    case .users(let list) = record.recipients
-                else { continue }
-                try? DeliveryRecord.forEachUser(in: list, of: value) { events[$0, default: []].append(message.offset) }
-            }
+            for index in 0..<batch.count { body(batch[index]) }
             if case .endOfPartition(let place, _) = batch.event { ended.insert(place.partition) }
             return ended.count == Int(Self.partitionCount)
         }
         #expect(isRead)
-        return events
+    }
+
+    /// Each user's last record in `chat.presence`.
+    func presence() throws -> [UserID: PresenceRecord] {
+        var last: [UserID: PresenceRecord] = [:]
+        try read(.presence) { message in
+            if let value = message.value, let record = try? PresenceRecord(decoding: value) {
+                last[record.user] = record
+            }
+        }
+        return last
     }
 
     func flush() {
@@ -367,7 +382,10 @@ private struct Devices: @unchecked Sendable {
         #expect(look(3, 1) == .found(cursor))
     }
 
-    @Test func `kills of the worker, the chat servers and the broker lose and repeat nothing`() throws {
+    @Test
+    func `kills of the worker, the chat servers and the broker lose and repeat nothing, and presence becomes true`()
+        throws
+    {
         var random = SeededGenerator.announced("delivery kills")
         let broker = try BrokerProcess()
         let pipeline = try Pipeline(at: broker.address)
@@ -386,9 +404,51 @@ private struct Devices: @unchecked Sendable {
         var server = try pipeline.chatServer("chat", epoch: epoch)
         defer { server.kill() }
         let devices = Devices(200, users: 10)
-        server.with { model in for device in devices.list { model.open(device) } }
+        // Who is away now: users leave and come back with all of their devices, and are watched all the time.
+        var away: Set<UserID> = []
+        func open(_ isIn: @escaping @Sendable (UserID) -> Bool) {
+            server.with { model in for device in devices.list where isIn(device.user) { model.open(device) } }
+        }
+        func move(_ user: UserID) {
+            if away.insert(user).inserted {
+                server.with { model in
+                    for (number, session) in model.sessions where session.device.user == user { model.close(number) }
+                }
+            } else {
+                away.remove(user)
+                open { $0 == user }
+            }
+        }
+        let startMs = SystemClock().wallMs
+        /// What the watcher was last told of everybody, and the last records of chat.presence, become true.
+        func awaitPresence() throws {
+            func isTrue(_ user: UserID, isOnline: Bool?, _ lastSeen: Int64?) -> Bool {
+                isOnline == !away.contains(user)
+                    && (startMs - 1_000...SystemClock().wallMs + 1_000).contains(lastSeen ?? 0)
+            }
+            let isTold = eventually(seconds: 60) {
+                let told = server.with { $0.presence }
+                return Self.users.allSatisfy {
+                    isTrue($0, isOnline: told[$0].map { $0.status == .online }, told[$0]?.lastSeen)
+                }
+            }
+            #expect(isTold, "\(away): \(server.with { $0.presence })")
+            var last: [UserID: PresenceRecord] = [:]
+            let isWritten = try eventually(seconds: 60) {
+                last = try pipeline.presence()
+                return Self.users.allSatisfy {
+                    isTrue($0, isOnline: last[$0].map { $0.status == .online }, last[$0]?.lastSeen)
+                }
+            }
+            #expect(isWritten, "\(away): \(last)")
+        }
+        server.with { model in for user in Self.users { model.watch(user) } }
+        open { _ in true }
         #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } }, "\(worker.text)")
+        // Who has gone before the log has heard of them was never there, if the worker dies then.
+        try awaitPresence()
         for round in 0..<6 {
+            for user in Self.users where Bool.random(using: &random) { move(user) }
             for _ in 0..<Int.random(in: 50...150, using: &random) {
                 try pipeline.send(to: Self.users)
                 pace(microseconds: 500)
@@ -401,7 +461,8 @@ private struct Devices: @unchecked Sendable {
                 server.kill()
                 epoch += 1
                 server = try pipeline.chatServer("chat", epoch: epoch)
-                server.with { model in for device in devices.list { model.open(device) } }
+                server.with { model in for user in Self.users { model.watch(user) } }
+                open { [away] in !away.contains($0) }
             default:
                 broker.kill()
                 try broker.restart()
@@ -409,6 +470,8 @@ private struct Devices: @unchecked Sendable {
         }
         for _ in 0..<50 { try pipeline.send(to: Self.users) }
         pipeline.flush()
+        try awaitPresence()
+        for user in away { move(user) }
         try check(devices, on: server, pipeline)
         #expect(worker.isRunning, "\(worker.text)")
     }

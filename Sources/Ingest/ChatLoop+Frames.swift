@@ -40,8 +40,7 @@ extension ChatLoop {
         case .delivered(let chat, let seq): delivered(chat, seq, client, session)
         case .typing(let chat): signal(.typing, chat, nil, session)
         case .ack(let cursor): cursors[DeviceKey(user: session.user, device: session.device)] = cursor
-        case .watch(let user):
-            if mayWatch(session) { presence.watch(user, by: client, session) }
+        case .watch(let user): presence.watch(user, by: client, session)
         case .unwatch(let user): presence.unwatch(user, by: client.number, session)
         case .ping(let number): client.send(ServerFrame.pong(number.map { Array(bytes[$0]) }))
         }
@@ -221,19 +220,31 @@ extension ChatLoop {
 
     func signal(_ kind: Wire.Signal.Kind, _ chat: ChatID, _ seq: Int64?, _ session: Session) {
         if session.busy?.standings[chat]?.isMember == false { return }
-        guard mayWatch(session) else { return }
+        guard maySignal(session) else { return }
         let signal = Wire.Signal(
             chat: chat, from: session.user, device: session.device, kind: kind, seq: seq, ts: loop.nowMs)
         if writer.send(signal) { metrics.signals.add() }
     }
 
-    /// The rate of what is not messages; over it nothing happens.
-    private func mayWatch(_ session: Session) -> Bool {
-        let limit = RateLimit(burst: configuration.limits.signals, periodMs: configuration.limits.signalsPerMs)
+    /// The rate of typing and receipts; over it nothing happens.
+    private func maySignal(_ session: Session) -> Bool {
+        take(\.signals, of: session, burst: configuration.limits.signals) == nil
+    }
+
+    /// How long to wait, when no more watches may begin now. A device that has reconnected watches all at once whom it has
+    /// watched before, so that as many are always allowed.
+    func takeWatch(_ session: Session) -> Int? {
+        take(\.watchTokens, of: session, burst: configuration.limits.watchesMax)
+    }
+
+    private func take(
+        _ tokens: ReferenceWritableKeyPath<Session.Busy, TokenBucket?>, of session: Session, burst: Int
+    ) -> Int? {
+        let limit = RateLimit(burst: burst, periodMs: configuration.limits.signalsPerMs)
         let nowMs = Int64(loop.monotonicMs)
         let extras = session.extras
-        var bucket = extras.signals ?? TokenBucket(limit, nowMs: nowMs)
-        defer { extras.signals = bucket }
-        return bucket.take(limit, nowMs: nowMs) == nil
+        var bucket = extras[keyPath: tokens] ?? TokenBucket(limit, nowMs: nowMs)
+        defer { extras[keyPath: tokens] = bucket }
+        return bucket.take(limit, nowMs: nowMs)
     }
 }

@@ -90,9 +90,10 @@ public struct IngestLimits: Sendable {
     /// Messages a user may send: so many in such a time, and per loop.
     public var messages = 10
     public var messagesPerMs = 10_000
-    /// Typing, receipts and watches, which are dropped silently above it.
+    /// Typing and receipts, which are dropped silently above it.
     public var signals = 60
     public var signalsPerMs = 10_000
+    /// People whom a session may watch, and how many it may begin to watch in `signalsPerMs`.
     public var watchesMax = 256
     public var connectionsPerUser = 32
     public var connectionsPerAddress = 50_000

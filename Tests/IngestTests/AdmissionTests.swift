@@ -1,5 +1,6 @@
 import Ingest
 import KafkaClient
+import PushLink
 import System
 import TestSupport
 import Testing
@@ -122,13 +123,12 @@ import Wire
             })
     }
 
-    @Test func `typing, receipts and watches above their rate are dropped, and messages are not`() throws {
+    @Test func `typing and receipts above their rate are dropped, and messages are not`() throws {
         let bench = try Bench { $0.limits.signals = 3 }
         let device = try bench.device(UserID.random())
         let chat = ChatID.random()
         for seq in 0..<10 { device.send(#"{"type":"read","chat":"\#(chat)","seq":\#(seq)}"#) }
         device.send(#"{"type":"typing","chat":"\#(chat)"}"#)
-        device.send(#"{"type":"watch","user":"\#(UserID.random())"}"#)
         device.send(#"{"type":"send","id":"\#(MessageID.random())","chat":"\#(chat)","text":"x"}"#)
         try bench.wait("sent") { device.frames("sent").count == 1 }
         #expect(bench.metric("fanout_ingest_signals_total") == 3)
@@ -143,6 +143,31 @@ import Wire
         device.send(#"{"type":"ping"}"#)
         try bench.wait("all are answered") { device.frames("pong").count == 1 }
         #expect(device.frames("error").count == 1 && device.frames("error")[0].contains(#""code":"too_many""#))
+    }
+
+    @Test func `all whom a device may watch may be watched at once, and changing them is slowed down and says so`()
+        throws
+    {
+        let bench = try Bench {
+            $0.limits.signals = 3
+            $0.limits.signalsPerMs = 3_600_000
+            $0.limits.watchesMax = 100
+        }
+        let worker = try bench.worker()
+        let device = try bench.device(UserID.random())
+        let people = (0..<101).map { _ in UserID.random() }
+        for person in people.prefix(100) { device.send(#"{"type":"watch","user":"\#(person)"}"#) }
+        try bench.wait("the owner is asked for all") {
+            people.prefix(100).allSatisfy { worker.messages.contains(.watch([$0])) }
+        }
+        #expect(device.frames("error").isEmpty)
+        device.send(#"{"type":"unwatch","user":"\#(people[0])"}"#)
+        device.send(#"{"type":"watch","user":"\#(people[100])"}"#)
+        try bench.wait("it is answered") { device.frames("error").count == 1 }
+        #expect(
+            device.frames("error").allSatisfy {
+                $0.contains(#""code":"rate_limited""#) && $0.contains("retry_after_ms")
+            })
     }
 
     @Test func `a user has so many devices and no more, and may come again when one is gone`() throws {

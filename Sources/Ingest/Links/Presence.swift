@@ -22,7 +22,11 @@ final class Presence {
         guard session.extras.watches.count < chat.configuration.limits.watchesMax else {
             return client.send(ServerFrame.error(.tooMany, "too many users are watched"))
         }
-        guard session.extras.watches.insert(user).inserted else { return }
+        guard !session.extras.watches.contains(user) else { return }
+        if let waitMs = chat.takeWatch(session) {
+            return client.send(ServerFrame.error(.rateLimited, "too many watches", retryAfterMs: waitMs))
+        }
+        session.extras.watches.insert(user)
         if let last = ask(user, { $0.sessions.insert(client.number) }) { client.send(ServerFrame.presence(last)) }
     }
 

@@ -44,6 +44,7 @@ final class Session {
         /// Of them, those whose presence changed while the device did not keep up.
         var unheardPresence: Set<UserID> = []
         var signals: TokenBucket?
+        var watchTokens: TokenBucket?
         var largeChats: [ChatID] = []
         /// They are being asked for, and the session is registered once they are known.
         var isAskingLargeChats = false

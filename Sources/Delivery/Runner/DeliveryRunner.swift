@@ -33,6 +33,8 @@ final class DeliveryRunner {
         let source: [UInt8]?
     }
     private var committed: [Int32: Int64] = [:]
+    /// Partitions whose last commit has failed: it is made again, though nothing more may come.
+    private var uncommitted: Set<Int32> = []
     private var nextCommitMs: Int64 = 0
     private var failure: DeliveryError?
     private let startWallMs: Int64
@@ -258,8 +260,8 @@ final class DeliveryRunner {
         case .revoked(let list, let lost): revoked(list.map(\.partition), lost: lost)
         case .endOfPartition(let place, let nextOffset):
             worker.reachedEnd(of: place.partition, nextOffset: nextOffset, nowMs: nowMs)
-        case .committed(_, let error):
-            if let error { configuration.log.warning("commit failed", ["error": .string("\(error)")]) }
+        case .committed(let offsets, let error):
+            if let error { commitFailed(offsets, error) }
         case .error(let error, _): noteTrouble(error)
         }
     }
@@ -302,6 +304,7 @@ final class DeliveryRunner {
             worker.disown(partition)
             takeBacklog(partition) { _ in }
             committed[partition] = nil
+            uncommitted.remove(partition)
         }
         presence.stop(partitions)
         do {
@@ -328,8 +331,10 @@ final class DeliveryRunner {
 
     private func commitPositions(_ partitions: [Int32]?) -> [CommittedOffset] {
         worker.commitPositions().compactMap { position in
-            guard partitions?.contains(position.partition) != false, committed[position.partition] != position.offset
+            guard partitions?.contains(position.partition) != false,
+                committed[position.partition] != position.offset || uncommitted.contains(position.partition)
             else { return nil }
+            uncommitted.remove(position.partition)
             committed[position.partition] = position.offset
             return CommittedOffset(
                 topicPartition(position.partition), offset: position.offset, metadata: position.note.text)
@@ -342,7 +347,7 @@ final class DeliveryRunner {
         do {
             try consumer.commitLater(offsets)
         } catch {
-            configuration.log.warning("commit failed", ["error": .string("\(error)")])
+            commitFailed(offsets, error)
         }
     }
 
@@ -352,7 +357,14 @@ final class DeliveryRunner {
         do {
             try consumer.commit(offsets, timeoutMs: 2_000)
         } catch {
-            configuration.log.warning("commit failed", ["error": .string("\(error)")])
+            commitFailed(offsets, error)
+        }
+    }
+
+    private func commitFailed(_ offsets: [CommittedOffset], _ error: KafkaError) {
+        configuration.log.warning("commit failed", ["error": .string("\(error)")])
+        for offset in offsets where committed[offset.partition.partition] == offset.offset {
+            uncommitted.insert(offset.partition.partition)
         }
     }
 

@@ -26,18 +26,20 @@ final class CursorStore {
         self.log = log
     }
 
-    func start(on loop: EventLoop, _ answer: @escaping ([(lookUp: CursorLookUp, stored: StoredCursor)]) -> Void) {
+    func start(
+        on loop: EventLoop, _ answer: @escaping ([(lookUp: CursorLookUp, stored: StoredCursor)]) -> Void
+    ) throws {
         self.loop = loop
         remote = loop.remote
         self.answer = answer
         let made = Handover<LoopBound<CursorDatabase>>()
         let (connectionString, log) = (connectionString, log)
-        thread = try? LoopThread.start(name: "cursors") { loop in
+        thread = try LoopThread.start(name: "cursors") { loop in
             let database = CursorDatabase(connectionString, log: log)
             made.put(LoopBound(database, on: loop))
             return database
         }
-        if thread != nil { database = made.take() }
+        database = made.take()
     }
 
     /// What cannot be written now is handed back. One write at a time: while one is under way, what comes waits with the

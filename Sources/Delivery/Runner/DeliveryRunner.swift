@@ -105,9 +105,13 @@ final class DeliveryRunner {
         } catch {
             throw DeliveryError(.kafka, "\(error)")
         }
-        cursors?.start(on: loop) { [unowned self] answers in
-            for (lookUp, stored) in answers { worker.answerLookUp(lookUp, stored) }
-            finishTurn()
+        do {
+            try cursors?.start(on: loop) { [unowned self] answers in
+                for (lookUp, stored) in answers { worker.answerLookUp(lookUp, stored) }
+                finishTurn()
+            }
+        } catch {
+            throw DeliveryError(.system, "\(error)")
         }
         scheduleTick()
         loop.run()

@@ -112,7 +112,9 @@ let package = Package(
 
 // libFuzzer needs a compiler flag of its own in every module, so its program is built only when asked for: see scripts/fuzz.
 // The same targets run for a moment with all other tests.
-let fuzzed: [Target.Dependency] = ["Broker", "CDC", "Ingest", "WebSocket", "PushLink", "Wire", "System"]
+let fuzzed: [Target.Dependency] = [
+    "Broker", "CDC", "Ingest", "KafkaClient", "WebSocket", "PushLink", "Wire", "System",
+]
 if Context.environment["FANOUT_FUZZ"] != nil {
     package.targets.append(
         .executableTarget(

@@ -2,11 +2,15 @@
 //
 // A consumer reads either what it assigns itself (`assign`, `add`, `remove`) or what a group gives it (`subscribe`): then
 // the group's decisions arrive as events of `poll`, and the caller answers them. Everything — messages, rebalances,
-// ends of partitions, commit results — comes through one queue, in order. `wakeDescriptor` is readable while there may
-// be something in it, so a thread can wait for Kafka and for its sockets in one place.
+// ends of partitions, commit results — comes through `poll`, those of a partition in order. `wakeDescriptor` is readable
+// while there may be something, so a thread can wait for Kafka and for its sockets in one place.
+//
+// Records are fetched by `DirectFetcher` where it can, and by librdkafka where its properties ask for what only librdkafka
+// has (docs/decisions/009). Groups, commits and the offsets of many partitions are librdkafka's in any case; to it, a member
+// whose records we fetch has nothing assigned.
 //
 // Non-obvious:
-// - A batch is filled from one blocking poll and then polls that do not wait. librdkafka's own batch calls
+// - A batch of librdkafka's is filled from one blocking poll and then polls that do not wait. Its own batch calls
 //   (`rd_kafka_consume_batch*`) may lose messages around a seek, pause or rebalance in 2.0.2.
 // - A rebalance holds the group's other members until it is answered.
 // - Polling *any* queue of the client resets `max.poll.interval.ms`, so the group does not notice a member that polls
@@ -15,56 +19,85 @@ internal import CRdKafka
 
 @safe
 public final class Consumer {
-    let handle: ClientHandle
+    private let configuration: KafkaConfiguration
+    private let options: ConsumerOptions
+    private let log: KafkaLogSink?
+    let fetcher: DirectFetcher?
+    /// librdkafka's part, once there is any.
+    private(set) var library: ClientHandle?
     private let wake: WakeDescriptor
-    private let hasGroup: Bool
+    private var hasGroup: Bool { options.groupID != nil }
     private var topics = unsafe [(handle: OpaquePointer, name: String)]()
     private var lastSeen: (handle: OpaquePointer, topic: ConsumerTopic)?
     private var topicsWithLeaders: Set<String> = []
     private var batchesAlive = 0
+    private var spareSlots: SlotRoom?
     private var isClosed = false
     private var mustAnswer: ConsumerEvent?
 
     public init(
         _ configuration: KafkaConfiguration, _ options: ConsumerOptions, log: KafkaLogSink? = nil
     ) throws(KafkaError) {
-        var properties = PropertySet()
-        for (name, value) in options.properties { try properties.set(name, to: value) }
-        // How soon librdkafka 2.2 and newer look again at a queue that was full; before, it was a second.
-        properties.setIfKnown("fetch.queue.backoff.ms", to: "10")
-        try properties.apply(configuration)
-        hasGroup = options.groupID != nil
-        let events =
-            RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT
-        handle = try ClientHandle(.consumer, properties, events: events, log: log, place: "consumer")
+        self.configuration = configuration
+        self.options = options
+        self.log = log
         wake = try WakeDescriptor()
-        var one: UInt64 = 1
-        unsafe rd_kafka_queue_io_event_enable(handle.queue, wake.descriptor, &one, 8)
+        fetcher =
+            DirectFetcher.serves(configuration, options) ? try DirectFetcher(configuration, options, log: log) : nil
+        fetcher?.committedOffsets = { [unowned self] partitions throws(KafkaError) in
+            try committed(partitions, timeoutMs: 1000).map { $0?.offset }
+        }
+        if fetcher == nil || options.groupID != nil { _ = try handle }
     }
 
     deinit { if !isClosed { close(deadlineMs: 0) } }
 
+    /// librdkafka's part, made when it is first needed: a reader of our own fetching that only assigns may never need it.
+    var handle: ClientHandle {
+        get throws(KafkaError) {
+            if let library { return library }
+            precondition(!isClosed, "the consumer is closed")
+            var properties = PropertySet()
+            for (name, value) in options.properties { try properties.set(name, to: value) }
+            // How soon librdkafka 2.2 and newer look again at a queue that was full; before, it was a second.
+            properties.setIfKnown("fetch.queue.backoff.ms", to: "10")
+            try properties.apply(configuration)
+            let events =
+                RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT
+            let made = try ClientHandle(.consumer, properties, events: events, log: log, place: "consumer")
+            var one: UInt64 = 1
+            unsafe rd_kafka_queue_io_event_enable(made.queue, wake.descriptor, &one, 8)
+            try fetcher?.watch(wake)
+            library = made
+            return made
+        }
+    }
+
     /// Readable while there may be something to `poll`.
-    public var wakeDescriptor: Int32 { wake.descriptor }
+    public var wakeDescriptor: Int32 { fetcher?.wakeDescriptor ?? wake.descriptor }
 
     /// Set once this consumer can do no more, such as when another took its `groupInstanceID`.
-    public var fatalError: KafkaError? { handle.fatalError(place: "consumer") }
+    public var fatalError: KafkaError? { library?.fatalError(place: "consumer") }
 
     // MARK: Topics
 
     /// This consumer's number for a topic; cheap after the first time.
     public func topic(_ name: String) -> ConsumerTopic {
+        if let fetcher { return ConsumerTopic(index: fetcher.topic(name)) }
         for index in unsafe topics.indices where unsafe topics[index].name == name {
             return ConsumerTopic(index: index)
         }
-        guard let made = unsafe rd_kafka_topic_new(handle.raw, name, nil) else {
+        guard let library, let made = unsafe rd_kafka_topic_new(library.raw, name, nil) else {
             preconditionFailure("\"\(name)\" cannot be a topic's name")
         }
         unsafe topics.append((made, name))
         return unsafe ConsumerTopic(index: topics.count - 1)
     }
 
-    public func name(of topic: ConsumerTopic) -> String { unsafe topics[topic.index].name }
+    public func name(of topic: ConsumerTopic) -> String {
+        if let fetcher { return fetcher.topics[topic.index] }
+        return unsafe topics[topic.index].name
+    }
 
     /// The handle kept in `topics` keeps librdkafka from giving its address to another topic.
     private func topic(of raw: OpaquePointer) -> ConsumerTopic {
@@ -81,18 +114,20 @@ public final class Consumer {
         if let event = mustAnswer {
             preconditionFailure("poll before the answer to \(event): assign or unassign first")
         }
-        var batch = MessageBatch(capacity: maxMessages, self)
+        if let fetcher { return poll(fetcher, maxMessages, timeoutMs) }
+        var batch = MessageBatch(self)
+        guard let library else { return batch }
         // Cleared before the queue is emptied: what arrives later signals again.
         wake.clear()
         var timeout = Int32(clamping: timeoutMs)
         while batch.count < maxMessages {
-            guard let event = unsafe rd_kafka_queue_poll(handle.queue, timeout) else { return batch }
+            guard let event = unsafe rd_kafka_queue_poll(library.queue, timeout) else { return batch }
             timeout = 0
             if unsafe rd_kafka_event_type(event) == RD_KAFKA_EVENT_FETCH,
                 let message = unsafe rd_kafka_event_message_next(event),
                 unsafe message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR
             {
-                unsafe batch.append(.init(owner: event, message: message, topic: topic(of: message.pointee.rkt)))
+                unsafe batch.append(message, of: topic(of: message.pointee.rkt), owner: event)
                 continue
             }
             let seen = unsafe self.event(event)
@@ -107,6 +142,43 @@ public final class Consumer {
         return batch
     }
 
+    private func poll(_ fetcher: DirectFetcher, _ maxMessages: Int, _ timeoutMs: Int) -> MessageBatch {
+        var batch = MessageBatch(self)
+        let deadline = Deadline(afterMs: timeoutMs)
+        var waitMs = 0
+        while true {
+            fetcher.turn(timeoutMs: fetcher.hasArrivals ? 0 : waitMs)
+            if fetcher.hasControl, let event = controlEvent(fetcher) {
+                batch.event = event
+                break
+            }
+            if let event = fetcher.take(into: &batch, max: maxMessages) {
+                batch.event = event
+                break
+            }
+            if batch.count > 0 || timeoutMs == 0 { break }
+            waitMs = Int(deadline.remainingMs)
+            if waitMs == 0 { break }
+        }
+        if fetcher.hasArrivals || fetcher.hasControl { fetcher.wake() }
+        return batch
+    }
+
+    /// What the group, or a commit, has to tell.
+    private func controlEvent(_ fetcher: DirectFetcher) -> ConsumerEvent? {
+        guard let library else {
+            fetcher.tookControl()
+            return nil
+        }
+        while let event = unsafe rd_kafka_queue_poll(library.queue, 0) {
+            let seen = unsafe self.event(event)
+            unsafe rd_kafka_event_destroy(event)
+            if let seen { return seen }
+        }
+        fetcher.tookControl()
+        return nil
+    }
+
     private func event(_ raw: OpaquePointer) -> ConsumerEvent? {
         switch unsafe rd_kafka_event_type(raw) {
         case RD_KAFKA_EVENT_REBALANCE:
@@ -117,7 +189,8 @@ public final class Consumer {
             let isAssignment = unsafe rd_kafka_event_error(raw) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS
             let event: ConsumerEvent =
                 isAssignment
-                ? .assigned(list) : .revoked(list, lost: unsafe rd_kafka_assignment_lost(handle.raw) != 0)
+                ? .assigned(list)
+                : .revoked(list, lost: library.map { unsafe rd_kafka_assignment_lost($0.raw) != 0 } ?? false)
             mustAnswer = event
             return event
         case RD_KAFKA_EVENT_OFFSET_COMMIT:
@@ -152,67 +225,52 @@ public final class Consumer {
         }
         let text = unsafe rd_kafka_event_error_string(raw).map { unsafe String(cString: $0) }
         let place = partition.map { "consume \($0)" } ?? "consumer"
-        if code == RD_KAFKA_RESP_ERR__FATAL, let fatal = handle.fatalError(place: place) {
+        if code == RD_KAFKA_RESP_ERR__FATAL, let fatal = library?.fatalError(place: place) {
             return .error(fatal, partition)
         }
         return .error(KafkaError(code, message: text, place: place), partition)
     }
 
-    func batchBegan() { batchesAlive += 1 }
+    func batchBegan() -> SlotRoom {
+        batchesAlive += 1
+        defer { spareSlots = nil }
+        return spareSlots ?? SlotRoom(capacity: 64)
+    }
 
-    func batchEnded() { batchesAlive -= 1 }
+    func batchEnded(_ slots: SlotRoom) {
+        batchesAlive -= 1
+        spareSlots = slots
+    }
 
-    // MARK: Assignment
+    // MARK: The group
 
     /// Joins the group for these topics; what it gives arrives as `ConsumerEvent.assigned`.
     public func subscribe(_ topics: [String]) throws(KafkaError) {
         precondition(hasGroup, "subscribe needs a group id")
         let list = PartitionList(topics.map { TopicPartition($0, -1) })
-        try check(unsafe rd_kafka_subscribe(handle.raw, list.raw), "subscribe \(topics.joined(separator: ","))")
+        let raw = try unsafe handle.raw
+        try check(unsafe rd_kafka_subscribe(raw, list.raw), "subscribe \(topics.joined(separator: ","))")
     }
 
     public func unsubscribe() throws(KafkaError) {
-        try check(unsafe rd_kafka_unsubscribe(handle.raw), "unsubscribe")
+        let raw = try unsafe handle.raw
+        try check(unsafe rd_kafka_unsubscribe(raw), "unsubscribe")
     }
 
-    /// Reads exactly these partitions from now on. Also the answer to `.assigned`: then name at least what was given,
-    /// and any partitions of other topics to read beside them.
-    public func assign(_ starts: [PartitionStart]) throws(KafkaError) {
-        learnLeaders(of: starts)
-        let list = PartitionList(starts)
+    /// Answers a rebalance, as far as librdkafka is concerned: what it is to fetch, which is nothing where we do.
+    func answer(_ starts: [PartitionStart]?) throws(KafkaError) {
         mustAnswer = nil
-        try check(unsafe rd_kafka_assign(handle.raw, list.raw), "assign")
-    }
-
-    /// Reads nothing from now on. Also the answer to `.revoked`.
-    public func unassign() throws(KafkaError) {
-        mustAnswer = nil
-        try check(unsafe rd_kafka_assign(handle.raw, nil), "unassign")
-    }
-
-    /// Reads these too, without disturbing the others. For consumers without a group's assignment.
-    public func add(_ starts: [PartitionStart]) throws(KafkaError) {
-        learnLeaders(of: starts)
-        let list = PartitionList(starts)
-        if let error = unsafe KafkaError(
-            consuming: rd_kafka_incremental_assign(handle.raw, list.raw), place: "assign more")
-        {
-            throw error
-        }
-    }
-
-    public func remove(_ partitions: [TopicPartition]) throws(KafkaError) {
-        let list = PartitionList(partitions)
-        if let error = unsafe KafkaError(
-            consuming: rd_kafka_incremental_unassign(handle.raw, list.raw), place: "unassign some")
-        {
-            throw error
-        }
+        guard fetcher == nil || hasGroup else { return }
+        let raw = try unsafe handle.raw
+        guard let starts else { return try check(unsafe rd_kafka_assign(raw, nil), "unassign") }
+        if fetcher == nil { try learnLeaders(of: starts) }
+        let list = PartitionList(fetcher == nil ? starts : [])
+        try check(unsafe rd_kafka_assign(raw, list.raw), "assign")
     }
 
     /// A partition that is assigned before its leader is known waits half a second for a timer of librdkafka's; asking
     /// first costs one round trip. Not knowing is no error here: librdkafka goes on asking.
-    private func learnLeaders(of starts: [PartitionStart]) {
+    func learnLeaders(of starts: [PartitionStart]) throws(KafkaError) {
         let unknown = Set(starts.map(\.partition.topic)).subtracting(topicsWithLeaders)
         guard !unknown.isEmpty else { return }
         if (try? handle.partitionCounts(of: unknown.sorted(), timeoutMs: 1000)) != nil {
@@ -220,17 +278,9 @@ public final class Consumer {
         }
     }
 
-    public var assignment: [TopicPartition] {
-        var list: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?
-        guard unsafe rd_kafka_assignment(handle.raw, &list) == RD_KAFKA_RESP_ERR_NO_ERROR, let list = unsafe list else {
-            return []
-        }
-        return unsafe PartitionList(consuming: list).partitions
-    }
-
-    private func check(_ code: rd_kafka_resp_err_t, _ place: @autoclosure () -> String) throws(KafkaError) {
+    func check(_ code: rd_kafka_resp_err_t, _ place: @autoclosure () -> String) throws(KafkaError) {
         if code == RD_KAFKA_RESP_ERR_NO_ERROR { return }
-        if let fatal = handle.fatalError(place: place()) { throw fatal }
+        if let fatal = library?.fatalError(place: place()) { throw fatal }
         throw KafkaError(code, place: place())
     }
 
@@ -243,23 +293,26 @@ public final class Consumer {
         guard !isClosed else { return true }
         isClosed = true
         precondition(batchesAlive == 0, "a batch is still in use while its consumer closes")
+        fetcher?.close()
+        guard let library else { return true }
         let deadline = Deadline(afterMs: deadlineMs)
-        if mustAnswer != nil { try? unassign() }
+        if mustAnswer != nil { _ = unsafe rd_kafka_assign(library.raw, nil) }
+        mustAnswer = nil
         var isClean = true
         if let error = unsafe KafkaError(
-            consuming: rd_kafka_consumer_close_queue(handle.raw, handle.queue), place: "close")
+            consuming: rd_kafka_consumer_close_queue(library.raw, library.queue), place: "close")
         {
             isClean = error.code == .fatal
         } else {
-            while unsafe rd_kafka_consumer_closed(handle.raw) == 0 {
+            while unsafe rd_kafka_consumer_closed(library.raw) == 0 {
                 let remaining = deadline.remainingMs
                 if remaining == 0 {
                     isClean = false
                     break
                 }
-                guard let event = unsafe rd_kafka_queue_poll(handle.queue, min(remaining, 100)) else { continue }
+                guard let event = unsafe rd_kafka_queue_poll(library.queue, min(remaining, 100)) else { continue }
                 if unsafe rd_kafka_event_type(event) == RD_KAFKA_EVENT_REBALANCE {
-                    _ = unsafe rd_kafka_assign(handle.raw, nil)
+                    _ = unsafe rd_kafka_assign(library.raw, nil)
                 }
                 unsafe rd_kafka_event_destroy(event)
             }
@@ -267,6 +320,6 @@ public final class Consumer {
         unsafe topics.forEach { unsafe rd_kafka_topic_destroy($0.handle) }
         unsafe topics = []
         let grace = Deadline(afterMs: max(Int(deadline.remainingMs), 500))
-        return handle.destroy(deadline: grace) && isClean
+        return library.destroy(deadline: grace) && isClean
     }
 }

@@ -20,11 +20,12 @@ public struct ConsumerOptions: Sendable {
     public var fetchBytesMax = 16 << 20
     public var partitionFetchBytesMax = 1 << 20
     /// How much may wait in this process, over all partitions. Nothing is fetched while there is more, and librdkafka
-    /// before 2.2 looks again only after a second: so this, and not what the consumer can do, is what a stage that is
-    /// behind reads a second.
+    /// before 2.2 looks again only after a second: where it fetches, this, and not what the consumer can do, is what a
+    /// stage that is behind reads a second.
     public var queuedBytesMax = 64 << 20
-    /// The same for the number of messages.
+    /// The same for the number of messages, where librdkafka fetches.
     public var queuedMessagesMin = 200_000
+    /// Whether librdkafka compares checksums; our own fetching always does.
     public var checksCRCs = false
     public var allowsTopicCreation = false
 

@@ -1,46 +1,14 @@
-// Where a consumer reads, and what its group has committed.
+// What a group has committed, and where partitions begin and end.
 internal import CRdKafka
 
 extension Consumer {
-    /// Continues at these places; what was fetched but not yet polled is dropped, what was polled is not.
-    public func seek(_ starts: [PartitionStart], timeoutMs: Int = 5000) throws(KafkaError) {
-        let list = PartitionList(starts)
-        let error = unsafe KafkaError(
-            consuming: rd_kafka_seek_partitions(handle.raw, list.raw, Int32(clamping: timeoutMs)), place: "seek")
-        if let error { throw error }
-        if let error = list.firstError(place: "seek") { throw error }
-    }
-
-    /// Stops fetching; messages already polled stay valid. Pausing drops what librdkafka had fetched ahead, so pause
-    /// for long waits and simply poll less for short ones.
-    public func pause(_ partitions: [TopicPartition]) throws(KafkaError) {
-        let list = PartitionList(partitions)
-        let code = unsafe rd_kafka_pause_partitions(handle.raw, list.raw)
-        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "pause") }
-        if let error = list.firstError(place: "pause") { throw error }
-    }
-
-    public func resume(_ partitions: [TopicPartition]) throws(KafkaError) {
-        let list = PartitionList(partitions)
-        let code = unsafe rd_kafka_resume_partitions(handle.raw, list.raw)
-        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "resume") }
-        if let error = list.firstError(place: "resume") { throw error }
-    }
-
-    /// The offset after the last message polled from each partition; nil before the first.
-    public func positions(_ partitions: [TopicPartition]) throws(KafkaError) -> [Int64?] {
-        let list = PartitionList(partitions)
-        let code = unsafe rd_kafka_position(handle.raw, list.raw)
-        if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "position") }
-        return list.entries.map(\.offsetIfAny)
-    }
-
     /// What this consumer's group has committed; nil where nothing was.
     public func committed(
         _ partitions: [TopicPartition], timeoutMs: Int = 5000
     ) throws(KafkaError) -> [CommittedOffset?] {
         let list = PartitionList(partitions)
-        let code = unsafe rd_kafka_committed(handle.raw, list.raw, Int32(clamping: timeoutMs))
+        let raw = try unsafe handle.raw
+        let code = unsafe rd_kafka_committed(raw, list.raw, Int32(clamping: timeoutMs))
         if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "committed") }
         if let error = list.firstError(place: "committed") { throw error }
         return list.entries.map { entry in
@@ -52,6 +20,7 @@ extension Consumer {
     /// `ConsumerEvent.committed`.
     public func commitLater(_ offsets: [CommittedOffset]) throws(KafkaError) {
         let list = PartitionList(offsets)
+        let handle = try handle
         // The plain asynchronous commit answers nobody unless a callback is set; this one answers to our queue.
         let code = unsafe rd_kafka_commit_queue(handle.raw, list.raw, handle.queue, nil, nil)
         if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "commit") }
@@ -64,9 +33,10 @@ extension Consumer {
         guard !offsets.isEmpty else { return }
         let list = PartitionList(offsets)
         let deadline = Deadline(afterMs: timeoutMs)
-        let answers = unsafe rd_kafka_queue_new(handle.raw)
+        let raw = try unsafe handle.raw
+        let answers = unsafe rd_kafka_queue_new(raw)
         defer { unsafe rd_kafka_queue_destroy(answers) }
-        let code = unsafe rd_kafka_commit_queue(handle.raw, list.raw, answers, nil, nil)
+        let code = unsafe rd_kafka_commit_queue(raw, list.raw, answers, nil, nil)
         if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(code, place: "commit") }
         guard let event = unsafe rd_kafka_queue_poll(answers, max(1, deadline.remainingMs)) else {
             throw KafkaError(.timedOut, "the group coordinator did not answer within \(timeoutMs) ms", place: "commit")

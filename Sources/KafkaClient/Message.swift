@@ -1,5 +1,3 @@
-internal import CRdKafka
-
 /// A topic as this consumer numbers it: messages carry it instead of a name, so that telling topics apart on the hot
 /// path compares integers. See `Consumer.topic(_:)` and `Consumer.name(of:)`.
 public struct ConsumerTopic: Hashable, Sendable {
@@ -11,24 +9,23 @@ public struct ConsumerTopic: Hashable, Sendable {
 /// One record, lent by the batch that owns it.
 @safe
 public struct Message: ~Escapable {
-    let raw: UnsafePointer<rd_kafka_message_t>
-    public let topic: ConsumerTopic
+    private let slot: UnsafePointer<MessageBatch.Slot>
 
     @_lifetime(borrow owner)
-    init(_ raw: UnsafePointer<rd_kafka_message_t>, _ topic: ConsumerTopic, borrowing owner: borrowing MessageBatch) {
-        unsafe self.raw = raw
-        self.topic = topic
+    init(_ slot: UnsafePointer<MessageBatch.Slot>, borrowing owner: borrowing MessageBatch) {
+        unsafe self.slot = slot
     }
 
-    public var partition: Int32 { unsafe raw.pointee.partition }
-    public var offset: Int64 { unsafe raw.pointee.offset }
+    public var topic: ConsumerTopic { unsafe slot.pointee.topic }
+    public var partition: Int32 { unsafe slot.pointee.partition }
+    public var offset: Int64 { unsafe slot.pointee.offset }
 
     /// nil when the record has no key.
     public var key: Span<UInt8>? {
         @_lifetime(copy self)
         get {
-            guard let bytes = unsafe raw.pointee.key else { return nil }
-            return unsafe span(bytes, raw.pointee.key_len)
+            guard let bytes = unsafe slot.pointee.key else { return nil }
+            return unsafe span(bytes, slot.pointee.keyCount)
         }
     }
 
@@ -36,63 +33,48 @@ public struct Message: ~Escapable {
     public var value: Span<UInt8>? {
         @_lifetime(copy self)
         get {
-            guard let bytes = unsafe raw.pointee.payload else { return nil }
-            return unsafe span(bytes, raw.pointee.len)
+            guard let bytes = unsafe slot.pointee.value else { return nil }
+            return unsafe span(bytes, slot.pointee.valueCount)
         }
     }
 
     /// Milliseconds since the epoch; 0 when the record has no timestamp.
-    public var timestampMs: Int64 {
-        var type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
-        return unsafe max(0, rd_kafka_message_timestamp(raw, &type))
-    }
+    public var timestampMs: Int64 { unsafe slot.pointee.timestampMs }
 
     /// True when the broker stamped the record on arrival, false when its producer did.
-    public var hasLogAppendTime: Bool {
-        var type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
-        _ = unsafe rd_kafka_message_timestamp(raw, &type)
-        return type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME
-    }
+    public var hasLogAppendTime: Bool { unsafe slot.pointee.hasLogAppendTime }
 
     /// The last header of that name; nil if there is none or it has no value.
     @_lifetime(copy self)
     public func header(_ name: StaticString) -> Span<UInt8>? {
-        var headers: OpaquePointer?
-        guard unsafe rd_kafka_message_headers(raw, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR else { return nil }
-        var bytes: UnsafeRawPointer?
-        var count = 0
-        let found = unsafe name.withUTF8Buffer { $0.baseAddress }.map {
-            unsafe UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self)
+        var found: (start: UnsafePointer<UInt8>, count: Int)?
+        let nothing = unsafe UnsafePointer(name.utf8Start)
+        unsafe slot.pointee.headers.forEach { candidate, value in
+            guard isEqual(candidate, name) else { return }
+            unsafe found = nil
+            guard let value else { return }
+            unsafe value.withUnsafeBufferPointer { unsafe found = ($0.baseAddress ?? nothing, $0.count) }
         }
-        guard let found = unsafe found,
-            unsafe rd_kafka_header_get_last(headers, found, &bytes, &count) == RD_KAFKA_RESP_ERR_NO_ERROR,
-            let bytes = unsafe bytes
-        else { return nil }
-        return unsafe span(UnsafeMutableRawPointer(mutating: bytes), count)
+        guard let found = unsafe found else { return nil }
+        return unsafe span(found.start, found.count)
     }
 
     /// Every header, in order; the spans are valid during the call.
     public func forEachHeader(_ body: (_ name: String, _ value: Span<UInt8>?) -> Void) {
-        var headers: OpaquePointer?
-        guard unsafe rd_kafka_message_headers(raw, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR else { return }
-        var index = 0
-        var name: UnsafePointer<CChar>?
-        var bytes: UnsafeRawPointer?
-        var count = 0
-        while unsafe rd_kafka_header_get_all(headers, index, &name, &bytes, &count) == RD_KAFKA_RESP_ERR_NO_ERROR {
-            index += 1
-            guard let name = unsafe name else { continue }
-            if let bytes = unsafe bytes {
-                body(unsafe String(cString: name), unsafe span(UnsafeMutableRawPointer(mutating: bytes), count))
-            } else {
-                body(unsafe String(cString: name), nil)
-            }
+        unsafe slot.pointee.headers.forEach { name, value in
+            let text = unsafe name.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
+            body(text, value)
         }
     }
 
+    private func isEqual(_ found: Span<UInt8>, _ name: StaticString) -> Bool {
+        guard found.count == name.utf8CodeUnitCount else { return false }
+        for index in 0..<found.count where unsafe found[index] != name.utf8Start[index] { return false }
+        return true
+    }
+
     @_lifetime(copy self)
-    private func span(_ bytes: UnsafeMutableRawPointer, _ count: Int) -> Span<UInt8> {
-        let span = unsafe Span<UInt8>(_unsafeStart: bytes.assumingMemoryBound(to: UInt8.self), count: count)
-        return unsafe _overrideLifetime(span, copying: self)
+    private func span(_ bytes: UnsafePointer<UInt8>, _ count: Int) -> Span<UInt8> {
+        unsafe _overrideLifetime(Span(_unsafeStart: bytes, count: count), copying: self)
     }
 }

@@ -1,6 +1,7 @@
 @testable import Broker
 @testable import CDC
 @testable import Ingest
+@testable import KafkaClient
 import PushLink
 import System
 import WebSocket
@@ -20,6 +21,7 @@ struct FuzzTarget: Sendable {
         FuzzTarget(name: "link", feed: link), FuzzTarget(name: "worker", feed: worker),
         FuzzTarget(name: "kafka", feed: kafka), FuzzTarget(name: "segment", feed: segment),
         FuzzTarget(name: "journal", feed: journal), FuzzTarget(name: "pgoutput", feed: pgoutput),
+        FuzzTarget(name: "fetch", feed: fetch),
     ]
 }
 
@@ -227,4 +229,42 @@ private func pgoutput(_ bytes: [UInt8]) {
     // Inside a stream messages have another form.
     decoder = PgOutputDecoder(isInStream: true)
     _ = try? decoder.decode(bytes.span)
+}
+
+/// An answer to a question for records, and then the same bytes as batches whose checksums somebody has made right.
+private func fetch(_ bytes: [UInt8]) {
+    func drain(_ arrived: IncomingRecords) {
+        var (records, last) = (arrived, -1 as Int64)
+        while true {
+            switch records.next() {
+            case .record(let found):
+                precondition(found.offset > last, "a record comes twice")
+                last = found.offset
+                let ends = [found.record.key, found.record.value, found.record.headers].map { $0?.upperBound ?? 0 }
+                precondition(records.contentStart + (ends.max() ?? 0) <= records.content.count, "beyond the batch")
+            case .broken: continue
+            case .end: return
+            }
+        }
+    }
+    let answer = AnswerBytes(copying: bytes.span)
+    let question = AskedPartitions(
+        partitions: (0..<3).map { AskedPartition(place: Int($0), topic: 0, partition: $0, life: 1, from: 0) },
+        topics: ["t"])
+    var reader = AnswerReader(answer.span)
+    if let fetched = try? FetchAnswer(&reader, question) {
+        for partition in fetched.partitions {
+            var state = IncomingPartition(reset: .earliest, bytesMax: 1000)
+            state.assign(.offset(0))
+            state.asked()
+            if let records = state.answered(
+                answer.span, partition.records, end: partition.end, life: state.life, hadRoom: true, nowNs: 1)
+            {
+                drain(IncomingRecords(answer, records.range, from: records.from, aborted: partition.aborted))
+            }
+        }
+    }
+    var other = AnswerReader(answer.span)
+    _ = try? OffsetAnswer.read(&other, question)
+    drain(IncomingRecords(answer, 0..<bytes.count, from: 0, aborted: []))
 }

@@ -64,6 +64,7 @@ import Wire
             },
             "segment": [logFile(batches: 1), logFile(batches: 4)], "journal": journals(),
             "pgoutput": captured.split(separator: "\n").map { GoldenExchange.bytes($0) },
+            "fetch": [fetched(), logFile(batches: 4)],
         ]
     }
 
@@ -103,6 +104,27 @@ import Wire
     }
 
     private static func logFile(batches: Int64) -> [UInt8] { (0..<batches).flatMap { batch(at: $0 * 2) } }
+
+    /// What a broker answers to a question for records of two partitions, of which one has some.
+    private static func fetched() -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.appendBigEndian(0 as Int32)
+        bytes.appendBigEndian(0 as Int16)
+        for number in [0, 1] as [Int32] { bytes.appendBigEndian(number) }
+        bytes += [0, 1, 0x74]
+        bytes.appendBigEndian(2 as Int32)
+        for partition in 0..<2 as Range<Int32> {
+            bytes.appendBigEndian(partition)
+            bytes.appendBigEndian(0 as Int16)
+            for offset in [8, 8, 0] as [Int64] { bytes.appendBigEndian(offset) }
+            bytes.appendBigEndian(1 as Int32)
+            for number in [7, 0] as [Int64] { bytes.appendBigEndian(number) }
+            let records = partition == 0 ? [] : logFile(batches: 4)
+            bytes.appendBigEndian(Int32(records.count))
+            bytes += records
+        }
+        return bytes
+    }
 
     private static func journals() -> [[UInt8]] {
         let header = Journal.fileHeader(generation: 3)

@@ -119,7 +119,8 @@ private struct WrittenRecord: Equatable {
         #expect(try offsets[1].1.get().allSatisfy { $0.offset == nil })
     }
 
-    @Test func `a second member takes over half, and what was committed is not read again`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `a second member takes over half, and what was committed is not read again`(_ engine: ClientEngine) throws {
         let topic = TestKafka.unique("shared")
         _ = try admin().createTopics([NewTopic(topic, partitions: 2, replicationFactor: 1)])
         for partition in 0..<2 as Range<Int32> {
@@ -128,7 +129,7 @@ private struct WrittenRecord: Equatable {
         var options = ConsumerOptions(groupID: TestKafka.unique("group"))
         options.sessionTimeoutMs = 6000
         options.heartbeatIntervalMs = 200
-        let first = try Consumer(configuration(), options)
+        let first = try Consumer(engine.configuration(configuration()), options)
         try first.subscribe([topic])
         var events: [String] = []
         var held: Set<TopicPartition> = []
@@ -150,7 +151,7 @@ private struct WrittenRecord: Equatable {
         #expect(held.count == 2)
         try first.commit(held.map { CommittedOffset($0, offset: 2) })
 
-        let second = try Consumer(configuration(), options)
+        let second = try Consumer(engine.configuration(configuration()), options)
         try second.subscribe([topic])
         var more: [Seen] = []
         var heldBySecond: Set<TopicPartition> = []
@@ -214,9 +215,9 @@ private struct WrittenRecord: Equatable {
         #expect(try ends.allSatisfy { try $0.get() == 0 })
     }
 
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `a broker that is killed and comes back loses nothing that was acknowledged, and order is kept`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         guard try TestKafka.shared().isEmbedded else { return }
         let broker = try BrokerProcess()
@@ -262,9 +263,9 @@ private struct WrittenRecord: Equatable {
         }
     }
 
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `connections that are cut again and again lose no record, and repeat and reorder none`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         guard try TestKafka.shared().isEmbedded else { return }
         let broker = try BrokerProcess()
@@ -300,9 +301,9 @@ private struct WrittenRecord: Equatable {
         #expect(producer.replacementCount == 0)
     }
 
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `records are read as they were written: key, value, headers, time, none and empty`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         let topic = TestKafka.unique("t")
         _ = try admin().createTopics([NewTopic(topic, partitions: 1, replicationFactor: 1)])
@@ -336,7 +337,7 @@ private struct WrittenRecord: Equatable {
         #expect(offsets == Array(0..<500))
         var options = ConsumerOptions()
         options.checksCRCs = true
-        let consumer = try Consumer(configuration(), options)
+        let consumer = try Consumer(engine.configuration(configuration()), options)
         try consumer.assign([PartitionStart(TopicPartition(topic, 0), at: .beginning)])
         var read: [WrittenRecord] = []
         let end = ContinuousClock.now + .seconds(20)

@@ -4,13 +4,14 @@ import TestSupport
 import Testing
 
 @Suite struct ConsumerTests {
-    @Test func `an end of partition and its offset are an event`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `an end of partition and its offset are an event`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
         try write(["a", "b"], to: "t", cluster.configuration)
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
-        let consumer = try Consumer(cluster.configuration, options)
+        let consumer = try Consumer(engine.configuration(cluster.configuration), options)
         try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
         var seen: [Seen] = []
         var end: Int64?
@@ -26,12 +27,13 @@ import Testing
         #expect(end == 2)
     }
 
-    @Test func `seek, pause and resume in the middle of batches lose and repeat nothing`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `seek, pause and resume in the middle of batches lose and repeat nothing`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 2)
         try write((0..<3000).map { "\($0)" }, to: "t", cluster.configuration, partition: 0)
         try write((0..<3000).map { "\($0)" }, to: "t", cluster.configuration, partition: 1)
-        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        let consumer = try Consumer(engine.configuration(cluster.configuration), ConsumerOptions())
         let (left, right) = (TopicPartition("t", 0), TopicPartition("t", 1))
         try consumer.assign([PartitionStart(left, at: .beginning), PartitionStart(right, at: .beginning)])
         var next: [Int64] = [0, 0]
@@ -61,7 +63,8 @@ import Testing
         #expect(try consumer.positions([left, right]) == [3000, 3000])
     }
 
-    @Test func `a group gives partitions, and others can be read beside them`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `a group gives partitions, and others can be read beside them`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         for topic in ["incoming", "members"] { try cluster.createTopic(topic, partitions: 4) }
         for partition in 0..<4 as Range<Int32> {
@@ -71,7 +74,7 @@ import Testing
         var options = ConsumerOptions(groupID: "join")
         options.sessionTimeoutMs = 6000
         options.groupInstanceID = "one"
-        let consumer = try Consumer(cluster.configuration, options)
+        let consumer = try Consumer(engine.configuration(cluster.configuration), options)
         try consumer.subscribe(["incoming"])
         var seen: [Seen] = []
         var assigned: [TopicPartition] = []
@@ -98,10 +101,11 @@ import Testing
         #expect(consumer.close(deadlineMs: 10_000))
     }
 
-    @Test func `the wake descriptor is readable while there is something to poll`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `the wake descriptor is readable while there is something to poll`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
-        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        let consumer = try Consumer(engine.configuration(cluster.configuration), ConsumerOptions())
         try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
         var total = 0
         for round in 1...5 {
@@ -115,10 +119,11 @@ import Testing
         #expect(total == 250)
     }
 
-    @Test func `commitLater answers with an event`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `commitLater answers with an event`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
-        let consumer = try Consumer(cluster.configuration, ConsumerOptions(groupID: "g"))
+        let consumer = try Consumer(engine.configuration(cluster.configuration), ConsumerOptions(groupID: "g"))
         try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
         try consumer.commitLater([CommittedOffset(TopicPartition("t", 0), offset: 5, metadata: "epoch 3")])
         var answer: [CommittedOffset]?
@@ -135,13 +140,14 @@ import Testing
         #expect(try consumer.committed([TopicPartition("t", 0)])[0]?.metadata == "epoch 3")
     }
 
-    @Test func `partitions are added and removed without disturbing the others`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `partitions are added and removed without disturbing the others`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 3)
         for partition in 0..<3 as Range<Int32> {
             try write(["x", "y"], to: "t", cluster.configuration, partition: partition)
         }
-        let consumer = try Consumer(cluster.configuration, ConsumerOptions())
+        let consumer = try Consumer(engine.configuration(cluster.configuration), ConsumerOptions())
         try consumer.add([PartitionStart(TopicPartition("t", 0), at: .beginning)])
         var seen: [Seen] = []
         try consumer.takeUntil(&seen) { $0.count == 2 }
@@ -155,13 +161,14 @@ import Testing
         #expect(consumer.assignment == [TopicPartition("t", 1)])
     }
 
-    @Test func `closing does not wait for a broker that is gone`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `closing does not wait for a broker that is gone`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
         try write(["a"], to: "t", cluster.configuration)
         var options = ConsumerOptions(groupID: "g")
         options.sessionTimeoutMs = 6000
-        let consumer = try Consumer(cluster.configuration, options) { _ in }
+        let consumer = try Consumer(engine.configuration(cluster.configuration), options) { _ in }
         try consumer.subscribe(["t"])
         var seen: [Seen] = []
         try consumer.takeUntil(&seen) { event in
@@ -185,13 +192,14 @@ import Testing
         #expect(ContinuousClock.now - closing < .seconds(2))
     }
 
-    @Test func `a position that fell out of the log is an event when asked for`() throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `a position that fell out of the log is an event when asked for`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
         try write(["a"], to: "t", cluster.configuration)
         var options = ConsumerOptions()
         options.startWithoutCommit = .error
-        let consumer = try Consumer(cluster.configuration, options) { _ in }
+        let consumer = try Consumer(engine.configuration(cluster.configuration), options) { _ in }
         try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .offset(77))])
         var seen: [Seen] = []
         var failure: KafkaError?

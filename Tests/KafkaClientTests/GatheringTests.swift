@@ -12,7 +12,7 @@ import Testing
     }
 
     private func producer(
-        _ engine: ProducerEngine, _ change: (inout ProducerOptions) -> Void = { _ in }
+        _ engine: ClientEngine, _ change: (inout ProducerOptions) -> Void = { _ in }
     ) throws -> ResendingProducer {
         var options = ProducerOptions()
         change(&options)
@@ -29,8 +29,8 @@ import Testing
         return seen.map(\.value)
     }
 
-    @Test(arguments: ProducerEngine.allCases)
-    func `what comes while a partition is busy goes in order and in few requests`(_ engine: ProducerEngine) throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `what comes while a partition is busy goes in order and in few requests`(_ engine: ClientEngine) throws {
         let producer = try producer(engine)
         let topic = try producer.topic("t")
         try cluster.setLatency(broker: 1, milliseconds: 100)
@@ -51,8 +51,8 @@ import Testing
         #expect(try values("t", 1, 1000) == (0..<1000).map { "\($0 * 2 + 1)" })
     }
 
-    @Test(arguments: ProducerEngine.allCases)
-    func `a record that is refused when its turn comes holds up nothing`(_ engine: ProducerEngine) throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `a record that is refused when its turn comes holds up nothing`(_ engine: ClientEngine) throws {
         let producer = try producer(engine)
         let topic = try producer.topic("t")
         try cluster.setLatency(broker: 1, milliseconds: 50)
@@ -70,8 +70,8 @@ import Testing
         #expect(written == (0..<40).filter { $0 != 20 }.map { "\($0)" })
     }
 
-    @Test(arguments: ProducerEngine.allCases)
-    func `what waits is bounded, and is reported at the end`(_ engine: ProducerEngine) throws {
+    @Test(arguments: ClientEngine.allCases)
+    func `what waits is bounded, and is reported at the end`(_ engine: ClientEngine) throws {
         let producer = try producer(engine) { $0.queueMessagesMax = 50 }
         let topic = try producer.topic("t")
         try cluster.setDown(broker: 1)
@@ -85,9 +85,9 @@ import Testing
         #expect(reports.allSatisfy { !$0.succeeded })
     }
 
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `records of a patient topic gather until they are sent for, others do not wait for them`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         let producer = try producer(engine)
         let hasty = try producer.topic("t")
@@ -108,9 +108,8 @@ import Testing
         #expect(try values("u", 0, 50) == (0..<50).map { "\($0 * 2 + 1)" })
     }
 
-    @Test(arguments: ProducerEngine.allCases)
-    func `a patient topic's records leave by themselves once they are worth a request`(_ engine: ProducerEngine) throws
-    {
+    @Test(arguments: ClientEngine.allCases)
+    func `a patient topic's records leave by themselves once they are worth a request`(_ engine: ClientEngine) throws {
         let producer = try producer(engine) { $0.batchBytesMax = 100_000 }
         let patient = try producer.patientTopic("u")
         let value = [UInt8](repeating: 65, count: 1000)
@@ -124,8 +123,8 @@ import Testing
         }
     }
 
-    @Test(arguments: ProducerEngine.allCases)
-    func `what gathers is sent again, in order, by the producer that replaces a failed one`(_ engine: ProducerEngine)
+    @Test(arguments: ClientEngine.allCases)
+    func `what gathers is sent again, in order, by the producer that replaces a failed one`(_ engine: ClientEngine)
         throws
     {
         let producer = try producer(engine)

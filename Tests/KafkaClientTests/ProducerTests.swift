@@ -188,9 +188,9 @@ import Wire
 }
 
 @Suite struct ResendingProducerTests {
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `a fatal failure is survived: every record is written, in order, and reported once`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 2)
@@ -265,9 +265,9 @@ import Wire
         }
     }
 
-    @Test(arguments: ProducerEngine.allCases)
+    @Test(arguments: ClientEngine.allCases)
     func `a broker that dies loses nothing when another leads its partitions, a while later`(
-        _ engine: ProducerEngine
+        _ engine: ClientEngine
     ) throws {
         let cluster = try MockCluster(brokers: 2)
         try cluster.createTopic("t", partitions: 1)

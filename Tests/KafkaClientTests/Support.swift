@@ -41,8 +41,8 @@ extension Consumer {
     }
 }
 
-/// The two ways in which a `ResendingProducer` writes.
-enum ProducerEngine: String, CaseIterable {
+/// The two ways in which a `ResendingProducer` writes and a `Consumer` fetches.
+enum ClientEngine: String, CaseIterable {
     case direct, librdkafka
 
     /// Any property that only librdkafka knows makes it librdkafka's work.

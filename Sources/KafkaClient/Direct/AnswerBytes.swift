@@ -32,6 +32,9 @@ final class AnswerBytes {
         return taken
     }
 
+    /// Where they begin.
+    @unsafe var start: UnsafePointer<UInt8> { unsafe UnsafePointer(bytes) }
+
     var span: Span<UInt8> {
         @_lifetime(borrow self)
         get { unsafe _overrideLifetime(Span(_unsafeStart: UnsafePointer(bytes), count: filled), borrowing: self) }

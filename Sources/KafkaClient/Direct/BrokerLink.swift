@@ -8,12 +8,17 @@ final class BrokerLink: StreamDelegate {
         case metadata
         case identity
         case produce([Batch])
+        case fetch(AskedPartitions)
+        case offsets(AskedPartitions)
     }
 
     /// What a client is told; a cluster keeps the rest to itself.
     enum Answer {
         case identity(IdentityAnswer)
         case produced([Batch], [ProduceAnswer])
+        /// With the bytes that the records lie in.
+        case fetched(AskedPartitions, FetchAnswer, AnswerBytes)
+        case offsets(AskedPartitions, [OffsetAnswer])
     }
 
     struct Batch {
@@ -59,7 +64,8 @@ final class BrokerLink: StreamDelegate {
     var isConnecting: Bool { stream != nil && versions == nil }
     var hasPending: Bool { !pending.isEmpty }
     /// What is asked now may be answered late: behind the answer to a question that waits for records.
-    var isParked: Bool { false }
+    var isParked: Bool { pending.contains { if case .fetch = $0.question { true } else { false } } }
+    func waits(for isMeant: (Question) -> Bool) -> Bool { pending.contains { isMeant($0.question) } }
     var name: String { "\(host):\(port)" }
 
     /// Connects unless it is connected or has just failed to.
@@ -138,6 +144,14 @@ final class BrokerLink: StreamDelegate {
             let answers = try ProduceAnswer.read(&reader, version: request.version)
             pending.removeFirst()
             cluster.client?.answered(.produced(batches, answers), by: self)
+        case .fetch(let asked):
+            let fetched = try FetchAnswer(&reader, asked)
+            pending.removeFirst()
+            cluster.client?.answered(.fetched(asked, fetched, answer), by: self)
+        case .offsets(let asked):
+            let answers = try OffsetAnswer.read(&reader, asked)
+            pending.removeFirst()
+            cluster.client?.answered(.offsets(asked, answers), by: self)
         }
     }
 

@@ -98,6 +98,11 @@ final class Cluster {
         for link in Array(links.values) + seeds { link.reset() }
     }
 
+    /// Closes connections that wait for the answer to a question that is void.
+    func reset(where isVoid: (BrokerLink.Question) -> Bool) {
+        for link in links.values where link.waits(for: isVoid) { link.reset() }
+    }
+
     func checkTimeouts() {
         for link in Array(links.values) + seeds { link.checkTimeout() }
         if metadataAskedNs != 0, loop.monotonicNs &- metadataAskedNs > Self.metadataAgeMaxNs { wantsMetadata = true }

@@ -7,6 +7,7 @@ extension DirectProducer {
         switch answer {
         case .identity(let answer): learned(answer)
         case .produced(let batches, let answers): answered(batches, answers)
+        case .fetched, .offsets: break
         }
     }
 
@@ -59,7 +60,7 @@ extension DirectProducer {
 
     func lost(_ question: BrokerLink.Question) {
         switch question {
-        case .versions, .metadata: break
+        case .versions, .metadata, .fetch, .offsets: break
         case .identity: asksIdentity = false
         case .produce(let batches):
             for item in batches {

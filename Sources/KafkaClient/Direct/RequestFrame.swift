@@ -1,9 +1,11 @@
 internal import Wire
 
-/// The requests that a producer needs, each in a version that Apache Kafka 2.1 to 4.x and the embedded broker speak: the
+/// The requests that are made here, each in a version that Apache Kafka 2.1 to 4.x and the embedded broker speak: the
 /// last before lengths became varints.
 enum KafkaAPI: Int16, CaseIterable {
     case produce = 0
+    case fetch = 1
+    case listOffsets = 2
     case metadata = 3
     case apiVersions = 18
     case initProducerID = 22
@@ -12,6 +14,8 @@ enum KafkaAPI: Int16, CaseIterable {
     var versionMax: Int16 {
         switch self {
         case .produce: 7
+        case .fetch: 10
+        case .listOffsets: 2
         case .metadata: 4
         case .apiVersions: 0
         case .initProducerID: 1
@@ -22,6 +26,9 @@ enum KafkaAPI: Int16, CaseIterable {
     var versionMin: Int16 {
         switch self {
         case .produce: 3
+        // Before it, a broker does not give what is compressed with zstd.
+        case .fetch: 10
+        case .listOffsets: 2
         case .metadata: 1
         case .apiVersions, .initProducerID: 0
         }
@@ -50,6 +57,7 @@ struct RequestFrame {
     mutating func int8(_ value: Int8) { bytes.append(UInt8(bitPattern: value)) }
     mutating func int16(_ value: Int16) { bytes.appendBigEndian(value) }
     mutating func int32(_ value: Int32) { bytes.appendBigEndian(value) }
+    mutating func int64(_ value: Int64) { bytes.appendBigEndian(value) }
 
     mutating func string(_ value: String) {
         int16(Int16(value.utf8.count))
@@ -101,6 +109,33 @@ struct AnswerReader: ~Escapable {
             throw Malformed()
         }
         return String(copying: text)
+    }
+
+    /// Passes over a string and answers where it stands.
+    mutating func skipString() throws(Malformed) -> Range<Int> {
+        let count = Int(try int16())
+        guard count >= 0, count <= bytes.count - position else { throw Malformed() }
+        defer { position += count }
+        return position..<position + count
+    }
+
+    /// Passes over bytes, of which there may be none, and answers where they stand.
+    mutating func skipBytes() throws(Malformed) -> Range<Int> {
+        let count = max(0, Int(try int32()))
+        guard count <= bytes.count - position else { throw Malformed() }
+        defer { position += count }
+        return position..<position + count
+    }
+
+    func isText(_ range: Range<Int>, _ text: String) -> Bool {
+        let utf8 = text.utf8
+        guard utf8.count == range.count else { return false }
+        var index = range.lowerBound
+        for byte in utf8 {
+            if bytes[index] != byte { return false }
+            index += 1
+        }
+        return true
     }
 
     /// Each element takes at least four bytes, so a count that the rest cannot hold is refused.

@@ -49,7 +49,7 @@ struct LogReader: ~Copyable {
             if batch.count == 0, batch.event == nil {
                 idlePolls += 1
                 let waiting = stretches.filter { ends[$0.partition.partition]?[$0.partition.topic] != nil }
-                wakeFetcher(of: waiting[idlePolls % waiting.count].partition)
+                consumer.hurry(waiting[idlePolls % waiting.count].partition)
             }
             var lastPartition: Int32 = -1
             var lastTopic: ConsumerTopic?
@@ -76,12 +76,6 @@ struct LogReader: ~Copyable {
             }
         }
         try consumer.unassign()
-    }
-
-    /// librdkafka fetches nothing while its queue is full, and before 2.2 looks at the queue again only after a second, or
-    /// when there is something else to do for its thread. A question to the partition's broker is that.
-    private func wakeFetcher(of partition: TopicPartition) {
-        _ = try? consumer.watermarks(partition, timeoutMs: 1000)
     }
 
     func close() { consumer.close(deadlineMs: 2000) }

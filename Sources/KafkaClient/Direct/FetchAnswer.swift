@@ -1,0 +1,118 @@
+/// One partition of a question for records or for an offset.
+struct AskedPartition: Equatable {
+    /// The partition's place in its consumer's list.
+    var place: Int
+    var topic: Int
+    var partition: Int32
+    /// Which of its partition's lives asks; answers to an earlier one are void.
+    var life: UInt32
+    /// For records: the first that is wanted. For an offset: its time.
+    var from: Int64
+}
+
+/// What is asked of one broker at once, and the names of the topics in it.
+struct AskedPartitions {
+    var partitions: [AskedPartition]
+    var topics: [String]
+
+    /// Writes them topic by topic, each run of one topic behind its name.
+    func write(to frame: inout RequestFrame, _ each: (inout RequestFrame, AskedPartition) -> Void) {
+        let runs = partitions.indices.filter { $0 == 0 || partitions[$0].topic != partitions[$0 - 1].topic }
+        frame.int32(Int32(runs.count))
+        for (number, start) in runs.enumerated() {
+            let end = number + 1 < runs.count ? runs[number + 1] : partitions.count
+            frame.string(topics[partitions[start].topic])
+            frame.int32(Int32(end - start))
+            for partition in partitions[start..<end] { each(&frame, partition) }
+        }
+    }
+
+    /// Which of them an answer is about. Brokers answer mostly in the order of the question: `next` is where to look first.
+    fileprivate func find(
+        _ reader: borrowing AnswerReader, _ topic: Range<Int>, _ partition: Int32, _ next: inout Int
+    ) -> AskedPartition? {
+        for offset in 0..<partitions.count {
+            let index = next + offset < partitions.count ? next + offset : next + offset - partitions.count
+            let asked = partitions[index]
+            guard asked.partition == partition, reader.isText(topic, topics[asked.topic]) else { continue }
+            next = index + 1 < partitions.count ? index + 1 : 0
+            return asked
+        }
+        return nil
+    }
+}
+
+/// A transaction that was given up: records of this producer from here on to its marker are not to be seen.
+struct AbortedTransaction: Equatable {
+    var producerID: Int64
+    var firstOffset: Int64
+}
+
+/// What a broker has of one partition.
+struct FetchedPartition: Equatable {
+    var asked: AskedPartition
+    var error: Int16
+    /// Nothing from here on is to be seen yet.
+    var end: Int64
+    var aborted: [AbortedTransaction]
+    /// Where in the answer its batches lie.
+    var records: Range<Int>
+}
+
+/// An error of the answer as a whole leaves every partition out.
+struct FetchAnswer: Equatable {
+    var partitions: [FetchedPartition] = []
+
+    init(_ reader: inout AnswerReader, _ question: AskedPartitions) throws(AnswerReader.Malformed) {
+        _ = try reader.int32()
+        _ = try reader.int16()
+        _ = try reader.int32()
+        var next = 0
+        for _ in 0..<(try reader.count()) {
+            let topic = try reader.skipString()
+            for _ in 0..<(try reader.count()) {
+                let partition = try reader.int32()
+                let error = try reader.int16()
+                _ = try reader.int64()
+                // The last stable offset: what is before it is decided, which is what readers of the committed see.
+                let end = try reader.int64()
+                _ = try reader.int64()
+                var aborted: [AbortedTransaction] = []
+                for _ in 0..<(try reader.count()) {
+                    aborted.append(
+                        AbortedTransaction(producerID: try reader.int64(), firstOffset: try reader.int64()))
+                }
+                let records = try reader.skipBytes()
+                guard let asked = question.find(reader, topic, partition, &next) else { continue }
+                partitions.append(
+                    FetchedPartition(asked: asked, error: error, end: end, aborted: aborted, records: records))
+            }
+        }
+    }
+}
+
+struct OffsetAnswer: Equatable {
+    var asked: AskedPartition
+    var error: Int16
+    var offset: Int64
+
+    static func read(
+        _ reader: inout AnswerReader, _ question: AskedPartitions
+    ) throws(AnswerReader.Malformed) -> [OffsetAnswer] {
+        var answers: [OffsetAnswer] = []
+        var next = 0
+        _ = try reader.int32()
+        for _ in 0..<(try reader.count()) {
+            let topic = try reader.skipString()
+            for _ in 0..<(try reader.count()) {
+                let partition = try reader.int32()
+                let error = try reader.int16()
+                _ = try reader.int64()
+                let offset = try reader.int64()
+                guard let asked = question.find(reader, topic, partition, &next) else { continue }
+                answers.append(OffsetAnswer(asked: asked, error: error, offset: offset))
+            }
+        }
+        return answers
+    }
+}

@@ -53,8 +53,10 @@ extension Consumer {
         if let fetcher { return try fetcher.seek(starts) }
         let list = PartitionList(starts)
         let raw = try unsafe handle.raw
+        // Before 2.1 librdkafka took its milliseconds for microseconds, and was late within five of them.
+        let timeout = rd_kafka_version() < 0x02_01_00_00 ? timeoutMs * 1000 : timeoutMs
         let error = unsafe KafkaError(
-            consuming: rd_kafka_seek_partitions(raw, list.raw, Int32(clamping: timeoutMs)), place: "seek")
+            consuming: rd_kafka_seek_partitions(raw, list.raw, Int32(clamping: timeout)), place: "seek")
         if let error { throw error }
         if let error = list.firstError(place: "seek") { throw error }
     }

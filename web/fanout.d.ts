@@ -123,6 +123,7 @@ export interface Post { id: string; sent: Promise<Sent> }
 
 /** A device may have so many unacknowledged messages; `send` beyond that is refused. */
 export const OUTBOX_MAX: number;
+export const FRAME_BYTES_MAX: number;
 
 /** What the server or the library refuses, with the protocol's code. */
 export class FanoutError extends Error {

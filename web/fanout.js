@@ -74,6 +74,9 @@ export { FanoutError, deviceID, memoryStore, newID };
 
 /** A device may have so many unacknowledged messages; `send` beyond that is refused. */
 export const OUTBOX_MAX = 500;
+/** A message, as the frame that it becomes, has at most so many bytes. The server takes 64 KiB and closes above that;
+ * the rest is for the `meta_version` that a message may get when it goes. */
+export const FRAME_BYTES_MAX = 64 * 1024 - 64;
 /** So many of them are on their way at once: enough to hide a round trip, few enough to be sent again cheaply. */
 const IN_FLIGHT_MAX = 16;
 
@@ -480,6 +483,11 @@ export class FanoutClient extends Emitter {
         const pending = new Pending(frame);
         if (this.#outbox.size >= OUTBOX_MAX) {
             pending.reject(new FanoutError('outbox_full', 'too many unsent messages', { id: frame.id }));
+            return { id: frame.id, sent: pending.sent };
+        }
+        // It would end the connection, and the next one, each time that it went again.
+        if (new TextEncoder().encode(JSON.stringify(frame)).length > FRAME_BYTES_MAX) {
+            pending.reject(new FanoutError('too_large', `a message has at most ${FRAME_BYTES_MAX} bytes`, { id: frame.id }));
             return { id: frame.id, sent: pending.sent };
         }
         this.#outbox.set(frame.id, pending);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { webcrypto } from 'node:crypto';
 import { afterEach, test } from 'node:test';
-import { FanoutAPI, FanoutClient, FanoutError, afterClose, deviceID, memoryStore, newID } from '../fanout.js';
+import { FRAME_BYTES_MAX, FanoutAPI, FanoutClient, FanoutError, afterClose, deviceID, memoryStore, newID } from '../fanout.js';
 import { ClientSocket, Server } from './websocket.js';
 
 // Node 18 has it and does not show it.
@@ -174,6 +174,20 @@ test('no more than sixteen messages are on their way, and the outbox is bounded'
     assert.equal(peer.frames.filter(({ type }) => type === 'send').length, 0);
     peer.send({ type: 'sent', id: posts[0].id, chat, seq: 1, ts: 1 });
     assert.equal((await peer.take('send')).id, posts[16].id);
+});
+
+test('a message that no frame can carry is refused at once and holds up none after it', async () => {
+    const { server, client } = await start();
+    const { peer } = await live(server, client);
+    const wide = 'é'.repeat(FRAME_BYTES_MAX / 2);
+    await assert.rejects(client.send(chat, wide).sent, { code: 'too_large' });
+    await assert.rejects(client.edit(chat, 1, wide).sent, { code: 'too_large' });
+    client.sawMetaVersion(chat, Number.MAX_SAFE_INTEGER);
+    const room = FRAME_BYTES_MAX - JSON.stringify({ type: 'send', id: newID(), chat, text: '' }).length;
+    client.send(chat, 'x'.repeat(room));
+    const largest = await peer.take('send');
+    assert.equal(largest.text.length, room);
+    assert.ok(JSON.stringify(largest).length <= 64 * 1024);
 });
 
 test('membership versions that HTTP told go with the next send', async () => {

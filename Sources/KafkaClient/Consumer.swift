@@ -15,6 +15,8 @@
 // - A rebalance holds the group's other members until it is answered.
 // - Polling *any* queue of the client resets `max.poll.interval.ms`, so the group does not notice a member that polls
 //   but makes no progress: `fanout lag` does (STALLED).
+// - Waiting at `wakeDescriptor` is no polling, nor is our own fetching: where librdkafka has nothing to tell for that long,
+//   the group would put its member out. So whoever waits at the descriptor calls `stayInGroup` now and then.
 internal import CRdKafka
 
 @safe
@@ -34,6 +36,7 @@ public final class Consumer {
     private var spareSlots: SlotRoom?
     private var isClosed = false
     private var mustAnswer: ConsumerEvent?
+    private var polledAtMs = monotonicMs()
 
     public init(
         _ configuration: KafkaConfiguration, _ options: ConsumerOptions, log: KafkaLogSink? = nil
@@ -79,6 +82,11 @@ public final class Consumer {
     /// Set once this consumer can do no more, such as when another took its `groupInstanceID`.
     public var fatalError: KafkaError? { library?.fatalError(place: "consumer") }
 
+    /// Makes `wakeDescriptor` readable when librdkafka has not been polled for a second.
+    public func stayInGroup() {
+        if hasGroup, monotonicMs() - polledAtMs >= 1000 { wake.signal() }
+    }
+
     // MARK: Topics
 
     /// This consumer's number for a topic; cheap after the first time.
@@ -119,6 +127,7 @@ public final class Consumer {
         guard let library else { return batch }
         // Cleared before the queue is emptied: what arrives later signals again.
         wake.clear()
+        polledAtMs = monotonicMs()
         var timeout = Int32(clamping: timeoutMs)
         while batch.count < maxMessages {
             guard let event = unsafe rd_kafka_queue_poll(library.queue, timeout) else { return batch }
@@ -146,6 +155,7 @@ public final class Consumer {
         var batch = MessageBatch(self)
         let deadline = Deadline(afterMs: timeoutMs)
         var waitMs = 0
+        stayInGroup()
         while true {
             fetcher.turn(timeoutMs: fetcher.hasArrivals ? 0 : waitMs)
             if fetcher.hasControl, let event = controlEvent(fetcher) {
@@ -170,6 +180,7 @@ public final class Consumer {
             fetcher.tookControl()
             return nil
         }
+        polledAtMs = monotonicMs()
         while let event = unsafe rd_kafka_queue_poll(library.queue, 0) {
             let seen = unsafe self.event(event)
             unsafe rd_kafka_event_destroy(event)

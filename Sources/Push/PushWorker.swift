@@ -215,6 +215,7 @@ final class PushWorker {
     private func tick() {
         sendDue()
         pauseOrResume()
+        consumer.stayInGroup()
         loop.schedule(afterMs: 100) { [unowned self] in tick() }
     }
 

@@ -120,6 +120,34 @@ import Testing
     }
 
     @Test(arguments: ClientEngine.allCases)
+    func `a member that waits at the descriptor keeps its partitions while nothing comes`(
+        _ engine: ClientEngine
+    ) throws {
+        let cluster = try MockCluster()
+        try cluster.createTopic("t", partitions: 1)
+        var options = ConsumerOptions(groupID: "idle")
+        (options.sessionTimeoutMs, options.heartbeatIntervalMs, options.pollIntervalMaxMs) = (6000, 1000, 6000)
+        let consumer = try Consumer(engine.configuration(cluster.configuration), options)
+        try consumer.subscribe(["t"])
+        var seen: [Seen] = []
+        var isAssigned = false
+        try consumer.takeUntil(&seen) { event in
+            guard case .assigned(let partitions) = event else { return }
+            try consumer.assign(partitions.map { PartitionStart($0, at: .committed) })
+            isAssigned = true
+        } _: { _ in
+            isAssigned
+        }
+        // Longer than the time after which the group gives up on who does not poll.
+        let end = ContinuousClock.now + .seconds(9)
+        while ContinuousClock.now < end {
+            consumer.stayInGroup()
+            guard isReadable(consumer.wakeDescriptor, withinMs: 100) else { continue }
+            if let event = consumer.poll().event { Issue.record("\(event)") }
+        }
+    }
+
+    @Test(arguments: ClientEngine.allCases)
     func `commitLater answers with an event`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)

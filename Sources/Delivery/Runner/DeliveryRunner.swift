@@ -153,6 +153,7 @@ final class DeliveryRunner {
         }
         cursors?.store(worker.cursors.take(nowMs: nowMs)) { [unowned self] in worker.cursors.putBack($0) }
         counters.publish(worker)
+        consumer.stayInGroup()
         setReady(!worker.owned.isEmpty && worker.owned.allSatisfy { worker.phase(of: $0) == .live })
         resumeReading()
     }

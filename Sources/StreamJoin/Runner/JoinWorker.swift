@@ -467,6 +467,7 @@ final class JoinWorker {
                 countUp()
                 saveCheckpointIfDue()
             }
+            consumer.stayInGroup()
             scheduleTick()
         }
     }

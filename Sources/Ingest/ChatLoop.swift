@@ -84,12 +84,13 @@ final class ChatLoop {
     /// Starts to listen. `port` is the one that the first loop was given, when the system chose it.
     func start(port: Int) throws {
         try links.listen(configuration.pushListen, sharesPort: false)
-        writer.start(self)
         let address = configuration.listen
         listener = try Listener(on: loop, host: address.host, port: port, sharesPort: configuration.loops > 1) {
             [unowned self] socket in
             accept(socket)
         }
+        // It announces the port, so that is known before.
+        writer.start(self)
         listener?.onPause = { [log] error in log.warning("not accepting connections", ["error": .init(error)]) }
         sweep.start()
     }

@@ -43,18 +43,24 @@ public struct IngestConfiguration: Sendable {
     public var loops = 1
     public var limits = IngestLimits()
 
+    /// Without a `pushHost` workers are told the host that is listened at.
     public init(
-        instance: String, listen: Address, pushListen: Address, pushHost: String, pushSecret: [UInt8],
+        instance: String, listen: Address, pushListen: Address, pushHost: String?, pushSecret: [UInt8],
         kafka: KafkaConfiguration, tokens: TokenConfiguration
     ) {
         self.instance = instance
         self.listen = listen
         self.pushListen = pushListen
-        self.pushHost = pushHost
+        self.pushHost = pushHost ?? pushListen.reachableHost
         self.pushSecret = pushSecret
         self.kafka = kafka
         self.tokens = tokens
     }
+}
+
+extension Address {
+    /// What others may reach it by: an address that stands for all of this machine's names none to anybody else.
+    var reachableHost: String { ["0.0.0.0", "::", "*"].contains(host) ? CurrentProcess.hostName : host }
 }
 
 /// What anyone may make the server do or keep, and the consequence of wanting more.

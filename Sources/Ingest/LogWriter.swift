@@ -152,13 +152,14 @@ final class LogWriter {
 
 extension ChatLoop {
     var announcement: InstanceRecord {
-        let push = links.listener.map { "\(configuration.pushHost):\($0.port)" } ?? ""
+        let push = links.listener.map { "\(Address(host: configuration.pushHost, port: UInt16($0.port)))" } ?? ""
         return InstanceRecord(
             instance: identity.name, epoch: identity.epoch, pushAddress: push, publicURL: publicURL,
             connections: Int64(clients.count), isDraining: isDraining, ts: loop.nowMs)
     }
 
     var publicURL: String {
-        configuration.publicURL ?? "\(configuration.tls == nil ? "ws" : "wss")://\(configuration.listen.host):\(port)"
+        let address = Address(host: configuration.listen.reachableHost, port: UInt16(port))
+        return configuration.publicURL ?? "\(configuration.tls == nil ? "ws" : "wss")://\(address)"
     }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import Ingest
 import Runtime
+import System
 import Testing
 import WebSocket
 import Wire
@@ -28,6 +29,21 @@ import Wire
         #expect(metrics["ingest"]?.contains("\nfanout_ingest_sessions 0\n") == true)
         let stages = try #require(object["stages"] as? [String: [String: Any]])
         #expect(stages["ingest"]?["sessions"] as? Int == 0)
+    }
+
+    @Test func `a server on all addresses of its machine is announced by the machine's name`() throws {
+        let bench = try Bench {
+            let given = $0
+            $0 = IngestConfiguration(
+                instance: $0.instance, listen: Address(host: "0.0.0.0", port: 0),
+                pushListen: Address(host: "0.0.0.0", port: 0), pushHost: nil, pushSecret: $0.pushSecret,
+                kafka: $0.kafka, tokens: $0.tokens)
+            ($0.names, $0.limits) = (given.names, given.limits)
+        }
+        let user = bench.token(.random())
+        let reply = try bench.http("GET", "/v1/endpoint", token: user)
+        let url = "ws://\(CurrentProcess.hostName):\(bench.server.port)"
+        #expect(String(decoding: reply.body, as: UTF8.self) == #"{"url":"\#(url)"}"#)
     }
 
     @Test func `nobody else sees it`() throws {

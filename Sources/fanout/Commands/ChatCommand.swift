@@ -22,7 +22,9 @@ extension Command {
             Option("tls-certificate", .string("FILE"), "the certificate chain, in PEM"),
             Option("tls-key", .string("FILE"), "its private key, in PEM"),
             Option("link-listen", .address, "the address for Delivery workers", standard: "127.0.0.1:0"),
-            Option("link-host", .string("HOST"), "the host that workers are told, when it is another"),
+            Option(
+                "link-host", .string("HOST"),
+                "the host that workers are told (as listened at; this machine's name for 0.0.0.0)"),
             Option("link-secret", .string("SECRET"), "shared by all workers and chat servers", isSecret: true),
             Option("link-tls-certificate", .string("FILE"), "speak TLS with workers, with this certificate chain"),
             Option("link-tls-key", .string("FILE"), "its private key"),
@@ -72,7 +74,7 @@ extension Invocation {
         }
         var configuration = IngestConfiguration(
             instance: options.string("name") ?? "\(CurrentProcess.hostName)-\(CurrentProcess.id)", listen: listen,
-            pushListen: link, pushHost: options.string("link-host") ?? link.host,
+            pushListen: link, pushHost: options.string("link-host"),
             pushSecret: Array(try options.require("link-secret").utf8), kafka: try kafka(clientID: "fanout-chat"),
             tokens: try tokenConfiguration())
         configuration.names = names

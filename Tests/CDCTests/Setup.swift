@@ -31,7 +31,8 @@ final class Setup {
     }
 
     /// The server may take a moment to notice that nobody reads it any more.
-    func dropSlot() throws {
+    func dropSlot(_ other: String? = nil) throws {
+        let slot = other ?? slot
         let isGone = try eventually(seconds: 10) {
             try postgres.query(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active",

@@ -46,6 +46,34 @@ import Testing
         #expect(waiting.text.contains("has gone"), "\(waiting.text)")
     }
 
+    @Test func `a snapshot is made by the reader of the slot that was asked, and no other answers`() throws {
+        let setup = try Setup()
+        let (topic, second) = (TestKafka.unique("others"), setup.slot + "_second")
+        try createTopic(topic, partitions: 1, kafka: setup.kafka)
+        try setup.postgres.execute("CREATE TABLE other (id int PRIMARY KEY); ALTER PUBLICATION p ADD TABLE other")
+        #expect(try setup.start().waitForOutput("streaming"))
+        let reader = try FanoutProcess([
+            "cdc", "--postgres", setup.database, "--kafka", setup.kafka, "--publication", "p", "--own-tables", "no",
+            "--slot", second, "--table", "other=\(topic):id",
+        ])
+        defer {
+            reader.kill()
+            try? setup.dropSlot(second)
+        }
+        #expect(reader.waitForOutput("streaming"), "\(reader.text)")
+        try setup.postgres.execute("ALTER PUBLICATION p DROP TABLE other; INSERT INTO other VALUES (1)")
+        try setup.postgres.execute("ALTER PUBLICATION p ADD TABLE other")
+        let ask = ["cdc", "snapshot", "--postgres", setup.database, "--publication", "p"]
+        for (slot, table) in [(setup.slot, "keyed"), (second, "other")] {
+            let asked = try FanoutProcess.run(ask + ["--slot", slot, "--table", table])
+            #expect(asked.status == 0, "\(slot): \(asked.text)")
+        }
+        #expect(try FoldedTopic(topic, kafka: setup.kafka).rows.count == 1)
+        for text in [setup.cdc?.text ?? "", reader.text] {
+            #expect(!text.contains("a snapshot was asked for"), "\(text)")
+        }
+    }
+
     @Test func `a search for what is gone remembers a bounded number of keys, and finds all`() throws {
         let route = TableRoute(table: "t", topic: "topic", key: ["id"])
         let column = Relation.Column(isKey: true, name: "id", type: 23)

@@ -36,7 +36,9 @@ final class Outlet: ChangeSink {
             self.producer = producer
         } catch {
             if error.code == .unknownTopicOrPartition {
-                throw CDCError(.configuration, "\(error)", hint: "fanout topics create")
+                throw CDCError(
+                    .configuration, "\(error)",
+                    hint: "fanout topics create, or make the topic yourself if it is for a table of your own")
             }
             throw CDCError(error, "cannot use Kafka at \(configuration.kafka.bootstrapServers)")
         }

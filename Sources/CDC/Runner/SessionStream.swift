@@ -195,7 +195,8 @@ extension Session {
         case .message(_, _, let prefix, let content):
             // One that is part of a transaction asks for nothing: in its middle the snapshot would be of another moment.
             if prefix == SnapshotRequest.prefix, !outlet.isTransactionOpen {
-                try snapshotOnRequest(SnapshotOrder(text: String(showing: body.extracting(content))), &stream)
+                let order = SnapshotOrder(text: String(showing: body.extracting(content)))
+                if order.isFor(slot: configuration.slot) { try snapshotOnRequest(order, &stream) }
             }
         case .origin, .type, .streamStart, .streamStop, .streamCommit, .streamAbort: break
         }

@@ -32,7 +32,7 @@ public struct SnapshotRequest: Sendable {
             publication: publication, routes: [TableRoute(schema: schema, table: name, topic: "", key: [])],
             needsSlot: false)
         let order = SnapshotOrder(
-            token: String(UInt64.random(in: 0 ... .max), radix: 36), table: "\(schema).\(name)")
+            slot: slot, token: String(UInt64.random(in: 0 ... .max), radix: 36), table: "\(schema).\(name)")
         _ = try database.ask("listen for the answer", "LISTEN \(SQL.identifier(SnapshotOrder.channel))")
         let asked = try database.ask(
             "ask for the snapshot", "SELECT pg_logical_emit_message(false, $1, $2)::text",
@@ -92,25 +92,31 @@ struct SnapshotOrder: Equatable {
 
     enum Outcome: String { case done, busy, noTopic = "no_topic" }
 
-    /// Names the request in its answer; nil when nobody waits for one.
+    /// Whose reader is asked: all slots of the database see the request. Nil when it is every reader's.
+    var slot: String?
+    /// Names the request in its answer, the slot included; nil when nobody waits for one.
     var token: String?
     var table: String
 
-    init(token: String?, table: String) {
-        self.token = token
-        self.table = table
+    init(slot: String, token: String, table: String) {
+        (self.slot, self.token, self.table) = (slot, "\(slot)/\(token)", table)
     }
 
-    /// The token, a blank, the table.
+    /// The slot, a slash and the token; a blank; the table. Each but the table may be missing.
     init(text: String) {
         guard let blank = text.firstIndex(of: " ") else {
-            self.init(token: nil, table: text)
+            table = text
             return
         }
-        self.init(token: String(text[..<blank]), table: String(text[text.index(after: blank)...]))
+        let token = text[..<blank]
+        self.token = String(token)
+        slot = token.firstIndex(of: "/").map { String(token[..<$0]) }
+        table = String(text[text.index(after: blank)...])
     }
 
     var text: String { token.map { "\($0) \(table)" } ?? table }
+
+    func isFor(slot reader: String) -> Bool { slot == nil || slot == reader }
 
     func outcome(in answer: String) -> Outcome? {
         let parts = answer.split(separator: " ")

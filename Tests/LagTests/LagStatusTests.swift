@@ -201,6 +201,15 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         try reader.finish()
     }
 
+    @Test func `the JSON does not call a cluster OK that gives no answer`() {
+        var silent = LagSample(takenMs: 1)
+        silent.clusterError = "nobody there"
+        var json = JSONWriter()
+        LagStatus(before: nil, now: silent).write(to: &json)
+        let text = String(decoding: json.bytes, as: UTF8.self)
+        #expect(text.contains(#""state":"UNKNOWN""#) && !text.contains(#""OK""#), "\(text)")
+    }
+
     @Test func `a check is critical above the limit, warns above half of it, and does not hide what it could not see`()
     {
         func verdict(_ seconds: Double, missing: [String] = []) -> LagCheck.Verdict {

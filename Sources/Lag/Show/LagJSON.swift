@@ -5,7 +5,7 @@ extension LagStatus {
     public func write(to json: inout JSONWriter) {
         json.object {
             $0.field("ts", takenMs)
-            $0.field("state", worst.rawValue)
+            $0.field("state", clusterError == nil ? worst.rawValue : "UNKNOWN")
             $0.name("totals")
             $0.array { json in for row in totals { row.write(to: &json) } }
             $0.name("partitions")

@@ -54,7 +54,7 @@ extension API {
         }
         let (before, after) = (request.query("before").map { Int64($0) }, request.query("after").map { Int64($0) })
         guard before == nil || after == nil, before != .some(nil), after != .some(nil) else {
-            return answer(HTTPAnswer.error(400, "bad_request", "before or after must be a seq"))
+            return answer(HTTPAnswer.error(400, "bad_request", "before or after, not both, must be a seq"))
         }
         let partition = chatID.partition(count: chat.writer.chatPartitions)
         standing(user, in: chatID, answer) { standing in

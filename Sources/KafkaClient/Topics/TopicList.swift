@@ -77,7 +77,7 @@ extension TopicPlan {
             {
               "name": "chat.rejected",
               "side": "chat",
-              "key": "chat_id where it is known",
+              "key": "none from join; from history, that of what was refused",
               "written_by": "join, history",
               "about": "What was refused, why, and where it stands.",
               "schema": "schemas/chat.rejected.schema.json",

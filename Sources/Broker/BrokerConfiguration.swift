@@ -36,10 +36,12 @@ public struct BrokerConfiguration: Sendable {
     /// Listen beyond loopback, where anyone who can connect can read and write everything.
     public var allowsInsecureListen = false
 
-    /// Of a topic made without saying so. 0 or less, or `createsTopics` off, refuses unknown topics.
-    public var defaultPartitions: Int32 = 1
-    /// Whether metadata requests make the topics they name, as Kafka does by default.
-    public var createsTopics = true
+    /// Of topics that metadata requests make by naming them, as Kafka does by default. With 0 they make none: a stage that
+    /// is started before its topics would leave wrong ones behind.
+    public var defaultPartitions: Int32 = 0
+    var createsTopics: Bool { defaultPartitions > 0 }
+    /// Of a topic that is created without saying how many.
+    var unsaidPartitions: Int32 { max(1, defaultPartitions) }
     public var partitionsMax = 100_000
 
     /// A larger request closes its connection.

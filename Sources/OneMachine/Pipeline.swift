@@ -24,11 +24,8 @@ struct Pipeline {
     }
 
     var broker: Service {
-        // Topics are made from the list and by nothing else.
         service(
-            "broker",
-            ["--data", directory + "/broker", "--listen", "127.0.0.1:\(ports.broker)", "--partitions", "0"],
-            graceMs: 10_000)
+            "broker", ["--data", directory + "/broker", "--listen", "127.0.0.1:\(ports.broker)"], graceMs: 10_000)
     }
 
     /// Beside the stages themselves, so that devices come and go.

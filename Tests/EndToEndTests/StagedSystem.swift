@@ -12,7 +12,7 @@ final class StagedSystem {
     private var stages: [String: FanoutProcess] = [:]
 
     init() throws {
-        broker = try BrokerProcess(["--partitions", "0"])
+        broker = try BrokerProcess()
         database = try PostgresCluster.shared().freshDatabase(migrated: true)
         #expect(try fanout(["topics", "create", "--partitions", "4"]).status == 0)
         try start("cdc", ["--slot", "staged_\(UInt32.random(in: 0 ... .max))"])

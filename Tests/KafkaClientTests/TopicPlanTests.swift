@@ -39,6 +39,18 @@ private let folder = URL(filePath: #filePath).deletingLastPathComponent().append
         }
     }
 
+    @Test func `a problem that stops the pipeline says the way out, and an operator's own choice is left alone`() {
+        typealias Problem = TopicPlan.Problem
+        #expect("\(Problem.missing("a"))".contains("fanout topics create"))
+        for problem in [Problem.partitions("a", 2, expected: 1), .unequal(.chat, ["a has 1", "b has 16"])] {
+            #expect("\(problem)".contains("kafka-topics.sh --delete") && "\(problem)".contains("fanout topics create"))
+        }
+        let policy = Problem.config("a", name: "cleanup.policy", value: "delete", expected: "compact")
+        #expect("\(policy)".contains("--topic a --add-config cleanup.policy=compact"))
+        let choice = Problem.config("a", name: "retention.ms", value: "1", expected: "2")
+        #expect("\(choice)" == "a: retention.ms is 1, not 2")
+    }
+
     @Test func `topics are made once, and a cluster where they differ is refused`() throws {
         let kafka = try TestKafka.shared()
         let names = Names(prefix: TestKafka.unique("plan") + ".")

@@ -62,7 +62,7 @@ import Wire
 
     @Test func `no such topic, no such cluster, no such place: one line each`() throws {
         // One that makes no topics by being asked for them.
-        let broker = try BrokerProcess(["--partitions", "0"])
+        let broker = try BrokerProcess()
         defer { broker.kill() }
         let gone = try FanoutProcess.run(["tail", "push", "--kafka", broker.address])
         #expect(gone.status == 1 && gone.text.split(separator: "\n").count == 1, "\(gone.text)")

@@ -86,7 +86,7 @@ struct CreateTopicsRequest: Request {
         }
         var partitions = topic.partitions
         if topic.assignments.isEmpty {
-            if partitions == -1 { partitions = max(1, broker.configuration.defaultPartitions) }
+            if partitions == -1 { partitions = broker.configuration.unsaidPartitions }
             guard partitions > 0 else { throw .refused(.invalidPartitions, "a topic has at least one partition") }
             guard topic.replicationFactor == 1 || topic.replicationFactor == -1 else {
                 throw .refused(.invalidReplicationFactor, "there is one broker: the replication factor is 1")

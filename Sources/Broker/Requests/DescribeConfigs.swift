@@ -95,7 +95,7 @@ struct DescribeConfigsRequest: Request {
             return [
                 ("auto.create.topics.enable", "\(settings.createsTopics)", 1),
                 ("broker.id", "\(BrokerCore.nodeID)", 3), ("log.dirs", settings.dataDirectory, 7),
-                ("num.partitions", "\(settings.defaultPartitions)", 3), ("default.replication.factor", "1", 3),
+                ("num.partitions", "\(settings.unsaidPartitions)", 3), ("default.replication.factor", "1", 3),
                 ("socket.request.max.bytes", "\(settings.requestBytesMax)", 3),
                 ("fetch.max.bytes", "\(settings.fetchBytesMax)", 3),
                 ("log.retention.check.interval.ms", "\(settings.retentionCheckMs)", 5),

@@ -70,7 +70,7 @@ struct MetadataRequest: Request {
             broker.storage.topics[$0] == nil && Catalog.isLegal(topic: $0)
         }
         let partitions = broker.configuration.defaultPartitions
-        guard !missing.isEmpty, partitions > 0,
+        guard !missing.isEmpty,
             broker.totalPartitions + missing.count * Int(partitions) <= broker.configuration.partitionsMax
         else { return }
         do throws(BrokerError) {

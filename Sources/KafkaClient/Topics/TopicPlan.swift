@@ -49,11 +49,20 @@ public struct TopicPlan: Sendable {
             case .missing(let topic): "\(topic) is missing; fanout topics create makes it"
             case .unequal(let side, let counts):
                 "the \(side.rawValue)-side topics must have equal numbers of partitions: "
-                    + counts.joined(separator: ", ")
-            case .partitions(let topic, let count, let expected): "\(topic) has \(count) partitions, not \(expected)"
+                    + counts.joined(separator: ", ") + Self.anew("those that are wrong", "NAME")
+            case .partitions(let topic, let count, let expected):
+                "\(topic) has \(count) partitions, not \(expected)" + Self.anew("it", topic)
             case .config(let topic, let name, let value, let expected):
                 "\(topic): \(name) is \(value ?? "not set"), not \(expected)"
+                    + (isFatal
+                        ? "; kafka-configs.sh --alter --topic \(topic) --add-config \(name)=\(expected) mends it" : "")
             }
+        }
+
+        /// A topic's keys would move if it were grown, and none can shrink.
+        private static func anew(_ what: String, _ topic: String) -> String {
+            "; stop the stages, delete \(what) (kafka-topics.sh --delete --topic \(topic), its records are lost), and run "
+                + "fanout topics create"
         }
 
         /// Whether the pipeline must not run like this. Other settings are an operator's choice.

@@ -21,7 +21,7 @@ extension Command {
                 "when a record counts as kept: with group, acks=all waits for the disk, together with what arrives meanwhile",
                 standard: "group"),
             Option("insecure-listen", .flag, "allow an address that is not loopback, on a network that is trusted"),
-            Option("partitions", .integer(0...10_000), "of topics made by being used; 0 makes none", standard: "1"),
+            Option("partitions", .integer(0...10_000), "of topics made by being used; 0 makes none", standard: "0"),
             Option("journal-size", .size, "the journal is checkpointed at this size", standard: "64MiB"),
             Option("retention-check", .duration, "how often old segments are looked for", standard: "30s"),
             Option("request-size-max", .size, "a larger request closes its connection", standard: "32MiB"),
@@ -44,8 +44,7 @@ extension Command {
             }
             configuration.fsync = mode
             configuration.allowsInsecureListen = options.flag("insecure-listen")
-            configuration.defaultPartitions = Int32(clamping: options.integer("partitions") ?? 1)
-            configuration.createsTopics = configuration.defaultPartitions > 0
+            configuration.defaultPartitions = Int32(clamping: options.integer("partitions") ?? 0)
             configuration.journalBytes = options.bytes("journal-size") ?? configuration.journalBytes
             configuration.retentionCheckMs = options.durationMs("retention-check") ?? configuration.retentionCheckMs
             configuration.requestBytesMax = options.bytes("request-size-max") ?? configuration.requestBytesMax

@@ -32,7 +32,6 @@ struct GoldenCase {
         try TestBroker { configuration in
             configuration.advertisedHost = "localhost"
             configuration.advertisedPort = 9092
-            configuration.createsTopics = false
             change(&configuration)
         } prepare: { directory in
             var catalog = Catalog(clusterID: TopicID(high: 1, low: 2))

@@ -22,6 +22,9 @@ public struct OneMachineConfiguration: Sendable {
     public var makesDemoPeople = false
     /// Lets some of them talk.
     public var hasDemoTraffic = false
+    /// Where notices to people who are offline are POSTed, and what signs them.
+    public var webhook: String?
+    public var webhookSecret: String?
     /// The demo page's files; `nil` serves none.
     public var web: String?
     public var partitions = 1

@@ -50,7 +50,7 @@ struct Pipeline {
             service("history", []),
             service("join", ["--name", "join-1", "--state", directory + "/join"]),
             service("delivery", delivery),
-            service("push", []),
+            service("push", configuration.webhook.map { ["--webhook", $0] } ?? []),
             service("lag", ["--interval", "2s"]),
             service("chat", chat),
         ] + (configuration.hasDemoTraffic ? [demoTraffic] : [])
@@ -103,6 +103,7 @@ struct Pipeline {
             "FANOUT_CONFIG": settingsFile,
         ]) { $1 }
         options.environment?["FANOUT_TOPIC_PREFIX"] = configuration.topicPrefix
+        options.environment?["FANOUT_WEBHOOK_SECRET"] = configuration.webhookSecret
         // A terminal's Ctrl-C is for the supervisor, which stops the others in order.
         options.ownGroup = true
         options.dieWithParent = .terminate

@@ -83,18 +83,26 @@ import Testing
         let database = "postgres://guest:hush-hush@127.0.0.1:\(cluster.port)/chat"
         let arguments = [
             "up", "--dir", directory, "--port", "0", "--kafka", "127.0.0.1:\(broker.port)", "--postgres", database,
+            "--webhook", "http://127.0.0.1:1/notify",
         ]
         // Every stage hands its properties to librdkafka, which refuses what it does not know.
         let refused = try FanoutProcess.run(arguments + ["--kafka-property", "no.such.property=1"])
         #expect(refused.status == 1 && refused.text.contains("no.such.property"), "\(refused.text)")
 
-        let up = try FanoutProcess(arguments + ["--kafka-property", "client.rack=left,right"])
+        let up = try FanoutProcess(
+            arguments + ["--kafka-property", "client.rack=left,right"],
+            environment: ["FANOUT_WEBHOOK_SECRET": "hush-hook"])
         #expect(up.waitForOutput("Ctrl-C stops everything", seconds: 90), "\(up.text)")
         #expect(!up.text.contains("hush-hush"))
         #expect(
             Relative.descendants(of: up.pid).allSatisfy {
                 !$0.command.contains("broker") && !$0.command.contains("postgres")
             })
+        let push = try #require(Relative.descendants(of: up.pid).first { $0.command.contains(" push ") })
+        #expect(push.command.contains("--webhook http://127.0.0.1:1/notify") && !push.command.contains("hush-hook"))
+        #expect(
+            try String(contentsOfFile: "/proc/\(push.id)/environ", encoding: .utf8)
+                .contains("FANOUT_WEBHOOK_SECRET=hush-hook"))
         let chat = try #require(up.text.firstMatch(of: #/(127\.0\.0\.1:\d+)/ /#)).1
         let tokenKey = try #require(
             String(contentsOfFile: directory + "/secrets", encoding: .utf8).firstMatch(of: #/token-key=(\w+)/#)

@@ -20,8 +20,8 @@ extension Command {
             Option(
                 "postgres", .string("URL"), "mutes, quiet hours, unread counts and devices are looked up here",
                 isSecret: true),
-            Option("webhook", .string("URL"), "where notices are POSTed"),
-            Option("webhook-secret", .string("SECRET"), "signs what is sent", isSecret: true),
+            .webhook,
+            .webhookSecret,
             Option("webhook-ca", .string("FILE"), "certificates to trust instead of the system's"),
             Option("webhook-timeout", .duration, "how long a request may take", standard: "15s"),
             Option("vapid-key", .string("FILE"), "a P-256 key in PEM: tells browsers that have subscribed"),
@@ -69,15 +69,26 @@ extension Command {
     }
 }
 
+extension Option {
+    static let webhook = Option("webhook", .string("URL"), "where notices are POSTed")
+    static let webhookSecret = Option("webhook-secret", .string("SECRET"), "signs what is sent", isSecret: true)
+}
+
 extension Invocation {
+    /// For commands that take `Option.webhook`.
+    func webhook() throws -> String? {
+        guard let url = options.string("webhook") else { return nil }
+        guard url.hasPrefix("http://") || url.hasPrefix("https://") else {
+            throw UsageError("--webhook must begin with https:// or http://")
+        }
+        return url
+    }
+
     fileprivate func pushConfiguration() throws -> PushConfiguration {
         var configuration = PushConfiguration(kafka: try kafka(clientID: "fanout-push"))
         configuration.names = names
         configuration.postgres = options.string("postgres")
-        configuration.webhook = options.string("webhook")
-        if let webhook = configuration.webhook, !webhook.hasPrefix("http://"), !webhook.hasPrefix("https://") {
-            throw UsageError("--webhook must begin with https:// or http://")
-        }
+        configuration.webhook = try webhook()
         configuration.secret = options.string("webhook-secret")
         configuration.certificateAuthorities = options.string("webhook-ca")
         configuration.timeoutMs = options.durationMs("webhook-timeout") ?? configuration.timeoutMs

@@ -29,6 +29,8 @@ extension Command {
                 "presence-grace", .duration, "how long a user may be away and count as online", standard: "25s"),
             Option("demo-people", .flag, "make demo people in the database of --postgres, too"),
             Option("demo-traffic", .flag, "let the demo people but the first talk, read and type by themselves"),
+            .webhook,
+            .webhookSecret,
             Option("web", .string("DIR"), "the demo page's files, when they are not found beside the program"),
             Option(
                 "stage-log-level", .choice(["debug", "info", "warning", "error"]), "what the stages say",
@@ -52,6 +54,8 @@ extension Command {
             configuration.makesDemoPeople = options.flag("demo-people")
             configuration.hasDemoTraffic = options.flag("demo-traffic")
             configuration.partitions = options.integer("partitions") ?? 1
+            configuration.webhook = try invocation.webhook()
+            configuration.webhookSecret = options.string("webhook-secret")
             configuration.web = options.string("web").map(absolute) ?? webBeside(executable)
             configuration.logLevel = options.string("stage-log-level") ?? "warning"
             try OneMachine(configuration, log: invocation.log, clock: invocation.clock).run()

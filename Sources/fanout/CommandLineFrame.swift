@@ -56,7 +56,7 @@ struct CommandLineFrame {
             let text: String
             do { text = try File.text(of: path) } catch { throw UsageError("--config: \(error)") }
             options = try Options(
-                command.allOptions, arguments: arguments, environment: environment, file: text, known: every)
+                command.allOptions, arguments: arguments, environment: environment, file: (path, text), known: every)
         }
         if command.operands.isEmpty, let extra = options.operands.first {
             throw UsageError("unexpected argument '\(extra)'")

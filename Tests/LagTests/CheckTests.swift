@@ -50,7 +50,7 @@ import Wire
         for arguments in [
             ["--nonsense"], ["--max-seconds", "many"], [], ["--kafka", "x:1", "--group", "("], ["--timeout"],
             ["--kafka", "x:1", "--kafka-property", "no.such=1"], ["--kafka", "x:1", "stray"],
-            ["--config", "/does/not/exist"],
+            ["--config", "/does/not/exist"], ["--kafka", "x:1", "--json"],
         ] {
             let (code, text) = try check(arguments)
             #expect(code == 3 && text.hasPrefix("UNKNOWN: "), "\(arguments): \(text)")
@@ -59,6 +59,10 @@ import Wire
         #expect(status == 3 && text.hasPrefix("UNKNOWN: "), "\(text)")
         // Without --check it is wrong usage as everywhere.
         #expect(try FanoutProcess.run(["lag", "--nonsense"]).status == 2)
+        for limit in ["--max-seconds", "--max-messages"] {
+            let (status, text) = try FanoutProcess.run(["lag", "--kafka", "x:1", limit, "5"])
+            #expect(status == 2 && text.contains("\(limit) is a limit of --check"), "\(text)")
+        }
     }
 
     @Test func `brokers that are not there, do not speak Kafka, or refuse who we are: 3 with a line that says which`()

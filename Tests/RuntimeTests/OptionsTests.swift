@@ -15,7 +15,7 @@ private let declared: [Option] = [
 private func parse(
     _ arguments: [String], environment: [String: String] = [:], file: String? = nil
 ) throws(UsageError) -> Options {
-    try Options(declared, arguments: arguments, environment: environment, file: file)
+    try Options(declared, arguments: arguments, environment: environment, file: file.map { ("fanout.conf", $0) })
 }
 
 @Suite struct OptionsTests {
@@ -37,6 +37,7 @@ private func parse(
         #expect(options.integer("port") == 9)
         #expect(options.flag("verbose"))
         #expect(options.operands == ["one", "--two"])
+        #expect(options.given == ["port", "verbose"])
     }
 
     @Test func `properties add up and keep equals signs in their values`() throws {
@@ -66,8 +67,11 @@ private func parse(
         #expect(throws: UsageError("FANOUT_PORT must be a whole number from 1 to 65535, not 'x'")) {
             try parse([], environment: ["FANOUT_PORT": "x"])
         }
-        #expect(throws: UsageError("configuration line 2: unknown setting prot")) { try parse([], file: "\nprot = 1") }
-        #expect(throws: UsageError("configuration line 1: expected name = value")) { try parse([], file: "port") }
+        #expect(throws: UsageError("fanout.conf, line 2: unknown setting prot")) { try parse([], file: "\nprot = 1") }
+        #expect(throws: UsageError("fanout.conf, line 1: expected name = value")) { try parse([], file: "port") }
+        #expect(throws: UsageError("fanout.conf, line 1: port must be a whole number from 1 to 65535, not 'x'")) {
+            try parse([], file: "port = x")
+        }
     }
 
     @Test func `a secret is not shown even when it is wrong`() {

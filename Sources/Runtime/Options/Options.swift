@@ -16,19 +16,21 @@ public struct Options: Sendable {
     private var values: [String: [String]] = [:]
     /// What is not an option, in order.
     public private(set) var operands: [String] = []
+    /// The options that the arguments themselves name.
+    public private(set) var given: Set<String> = []
 
     /// - Parameters:
     ///   - arguments: what follows the command's name.
     ///   - environment: only names that begin with `FANOUT_` are looked at.
-    ///   - file: the text of the configuration file, if one was named: lines of `name = value`; lines that begin with `#` are comments.
+    ///   - file: the configuration file, if one was named: lines of `name = value`; lines that begin with `#` are comments.
     ///     A file is shared by all commands, so a setting in it that this command does not know is ignored, as long as
     ///     it is in `known`.
     public init(
-        _ declared: [Option], arguments: [String], environment: [String: String] = [:], file: String? = nil,
-        known: [Option] = []
+        _ declared: [Option], arguments: [String], environment: [String: String] = [:],
+        file: (name: String, text: String)? = nil, known: [Option] = []
     ) throws(UsageError) {
         self.declared = Dictionary(declared.map { ($0.name, $0) }) { first, _ in first }
-        if let file { try read(file: file, known: Set((declared + known).map(\.name))) }
+        if let file { try read(file: file.text, named: file.name, known: Set((declared + known).map(\.name))) }
         for option in declared {
             if let value = environment[option.environmentName] {
                 let parts = option.isRepeated ? value.split(separator: ",").map(String.init) : [value]
@@ -42,7 +44,6 @@ public struct Options: Sendable {
     }
 
     private mutating func read(arguments: [String]) throws(UsageError) {
-        var given: Set<String> = []
         var index = 0
         while index < arguments.count {
             let argument = arguments[index]
@@ -77,21 +78,22 @@ public struct Options: Sendable {
         }
     }
 
-    private mutating func read(file: String, known: Set<String>) throws(UsageError) {
+    private mutating func read(file: String, named fileName: String, known: Set<String>) throws(UsageError) {
         var seen: [String: [String]] = [:]
         for (number, line) in file.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             let text = line.trimmed
             if text.isEmpty || text.hasPrefix("#") { continue }
+            let place = "\(fileName), line \(number + 1):"
             guard let equals = text.firstIndex(of: "=") else {
-                throw UsageError("configuration line \(number + 1): expected name = value")
+                throw UsageError("\(place) expected name = value")
             }
             let name = String(text[..<equals].trimmed)
             guard known.contains(name) else {
-                throw UsageError("configuration line \(number + 1): unknown setting \(name)")
+                throw UsageError("\(place) unknown setting \(name)")
             }
             guard let option = declared[name] else { continue }
             seen[name, default: []].append(String(text[text.index(after: equals)...].trimmed))
-            try set(option, seen[name] ?? [], source: "configuration line \(number + 1): \(name)")
+            try set(option, seen[name] ?? [], source: "\(place) \(name)")
         }
     }
 

@@ -29,6 +29,7 @@ extension Command {
         cannotTell: { arguments in arguments.contains("--check") || Environment["FANOUT_CHECK"] == "true" },
         run: { invocation in
             let options = invocation.options
+            try refuseWhatDoesNotCombine(options)
             let query = try query(invocation)
             let isWatching = options.flag("watch")
             if isWatching, !Terminal.isOutputTerminal || !Terminal.isInputTerminal {
@@ -55,6 +56,16 @@ extension Command {
             if isWatching { return try watch(observer, on: loop, invocation) }
             return once(observer, on: loop, invocation)
         })
+
+    private static func refuseWhatDoesNotCombine(_ options: Options) throws {
+        if options.flag("check"), options.flag("json") {
+            throw UsageError("--json does not go with --check, which prints one line")
+        }
+        // In the environment and in a file they wait for the next check.
+        for limit in ["max-seconds", "max-messages"] where options.given.contains(limit) && !options.flag("check") {
+            throw UsageError("--\(limit) is a limit of --check, which is not given")
+        }
+    }
 
     private static func query(_ invocation: Invocation) throws -> LagQuery {
         let options = invocation.options

@@ -13,10 +13,7 @@ struct StatusScreen {
         let address = "http://127.0.0.1:\(pipeline.ports.chat)"
         let lines =
             ["", "  Fanout is up (\(tookMs) ms).", ""]
-            + table([
-                ("open", "\(address)/", "a tab is a device, a browser can be several people"),
-                ("operate", "\(address)/ops", "admin token: \(pipeline.adminTokenFile)"),
-            ]) + [""] + people + [""]
+            + table(pages(at: address)) + [""] + people + [""]
             + table([
                 ("log", pipeline.kafka, "fanout lag --kafka \(pipeline.kafka)"),
                 ("", "", "kcat -b \(pipeline.kafka) -t \(prefix)chat.messages -o beginning -u | jq ."),
@@ -25,6 +22,19 @@ struct StatusScreen {
                 ("data", pipeline.directory, ""),
             ])
         return lines.joined(separator: "\n") + "\n\n  Ctrl-C stops everything; the next start finds its data.\n\n"
+    }
+
+    private func pages(at address: String) -> [(name: String, value: String, note: String)] {
+        guard pipeline.configuration.web != nil else {
+            return [
+                ("chat", address, "the WebSocket and HTTP API"),
+                ("pages", "none: their files are not beside the program", "--web DIR names the repository's web/"),
+            ]
+        }
+        return [
+            ("open", "\(address)/", "a tab is a device, a browser can be several people"),
+            ("operate", "\(address)/ops", "admin token: \(pipeline.adminTokenFile)"),
+        ]
     }
 
     private var people: [String] {

@@ -5,6 +5,7 @@ import Testing
 @Suite struct StatusScreenTests {
     private func screen(_ change: (inout OneMachineConfiguration) -> Void = { _ in }) throws -> String {
         var configuration = OneMachineConfiguration(directory: "/data", executable: "/fanout")
+        configuration.web = "/web"
         (configuration.port, configuration.brokerPort, configuration.postgresPort) = (0, 0, 0)
         change(&configuration)
         let pipeline = Pipeline(
@@ -31,6 +32,11 @@ import Testing
             #expect(text.contains(part), "\(part) in \(text)")
         }
         #expect(text.split(separator: "\n").count < 24 && text.split(separator: "\n").allSatisfy { $0.count < 160 })
+    }
+
+    @Test func `without their files no pages are promised, and it says what is missing`() throws {
+        let text = try screen { $0.web = nil }
+        #expect(text.contains("--web DIR") && !text.contains("/ops") && !text.contains("  open"), "\(text)")
     }
 
     @Test func `a database that is not ours gets no demo people unless they are wanted`() throws {

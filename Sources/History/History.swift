@@ -1,11 +1,12 @@
 // `fanout history`: what was said, kept in Postgres.
 //
-//     History.swift       configuration, start and stop
-//     HistorySink.swift   the one thread: log → batches → transactions, and what it does when either side is away
-//     RejectLog.swift     what cannot be stored, to chat.rejected
-//     SinkBatch.swift     records on their way into one transaction (a value)
-//     SinkWriter.swift    the transaction
-//     Days.swift          the partitions of `messages`
+//     History.swift            configuration, start and stop
+//     HistorySink.swift        the one thread: log → batches → transactions, and what it does when either side is away
+//     RejectLog.swift          what cannot be stored, to chat.rejected
+//     PartitionHolders.swift   whom a rebuild waits for
+//     SinkBatch.swift          records on their way into one transaction (a value)
+//     SinkWriter.swift         the transaction
+//     Days.swift               the partitions of `messages`
 public import KafkaClient
 internal import PostgresClient
 public import Runtime

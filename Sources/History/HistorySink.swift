@@ -36,6 +36,8 @@ final class HistorySink {
     private var lastUpkeepMs: Int64 = 0
     private var lastRetentionMs: Int64 = 0
     private var backoffMs = HistorySink.backoffMinMs
+    /// When to say who holds the partitions that a rebuild waits for; `nil` once it is said.
+    private var tellHoldersAtMs: Int64?
     /// Where the partitions ended when they were first read (`fanout history rebuild`).
     private var ends: [PartitionKey: Int64] = [:]
 
@@ -57,6 +59,7 @@ final class HistorySink {
     static let backoffMinMs = 50
     static let backoffMaxMs = 5000
     static let upkeepEveryMs: Int64 = 1000
+    static let holdersAfterMs: Int64 = 2000
     static let retentionEveryMs: Int64 = 3_600_000
 
     init(_ stage: History) throws {
@@ -84,6 +87,7 @@ final class HistorySink {
     func run() throws {
         try consumer.subscribe([messagesName])
         defer { finish() }
+        if configuration.stopsAtEnd { tellHoldersAtMs = nowMs + Self.holdersAfterMs }
         while !stage.mustStop {
             if case .startingOver(let notBeforeMs) = state, nowMs >= notBeforeMs { try startOver() }
             let wait =
@@ -98,6 +102,7 @@ final class HistorySink {
             if !batch.isEmpty, isFull || nowMs - batchSinceMs >= configuration.lingerMs { try storeBatch() }
             try rejects.poll()
             try upkeep()
+            if let time = tellHoldersAtMs, nowMs >= time { tellHolders() }
             if configuration.stopsAtEnd, isAtEnd() { break }
         }
         if !batch.isEmpty { try storeBatch() }
@@ -403,5 +408,21 @@ final class HistorySink {
     private func isAtEnd() -> Bool {
         guard state == .running, batch.isEmpty, !stored.isEmpty else { return false }
         return stored.allSatisfy { key, position in ends[key].map { position.nextOffset >= $0 } ?? false }
+    }
+
+    /// For `rebuild`, while the group gives it nothing: says who must be stopped first, and goes on waiting.
+    private func tellHolders() {
+        tellHoldersAtMs = nil
+        guard assigned.isEmpty else { return }
+        let group = configuration.names.group("history")
+        do throws(KafkaError) {
+            let holders = try PartitionHolders.names(of: group, configuration.kafka)
+            guard !holders.isEmpty else { return tellHoldersAtMs = nowMs + Self.holdersAfterMs }
+            log.warning(
+                "waiting: others hold the partitions; stop them",
+                ["group": .string(group), "members": .string(holders.joined(separator: ", "))])
+        } catch {
+            log.warning("cannot tell who holds the partitions", ["error": "\(error)"])
+        }
     }
 }

@@ -87,4 +87,30 @@ import Wire
         #expect(try scene.count("SELECT count(*) FROM messages") == 40 - ends[Int(half)])
         #expect(try dropped() >= before)
     }
+
+    @Test func `a rebuild that others leave no partition says who they are, and goes on waiting`() throws {
+        let scene = try Scene(chatCount: 1)
+        // The group shares out by these names, so a member without one comes last.
+        let holders = (0..<Int(Scene.partitions)).map { number in
+            var configuration = scene.configuration
+            configuration.groupInstanceID = "a-holder-\(number)"
+            let lines = Lines()
+            let running = RunningHistory(configuration, log: lines.log)
+            return (running, lines)
+        }
+        #expect(eventually { holders.allSatisfy { last(of: $0.1).hasSuffix("partitions=1") } })
+        var configuration = scene.configuration
+        configuration.stopsAtEnd = true
+        let lines = Lines()
+        let rebuild = RunningHistory(configuration, log: lines.log)
+        #expect(eventually { lines.text.contains("others hold the partitions") }, "\(lines.text)")
+        for number in holders.indices { #expect(lines.text.contains("a-holder-\(number) at"), "\(lines.text)") }
+        rebuild.stop()
+        for (running, _) in holders { running.stop() }
+    }
+
+    /// What a stage was given last.
+    private func last(of lines: Lines) -> String {
+        lines.text.split(separator: "\n").last { $0.contains("assigned") }.map(String.init) ?? ""
+    }
 }

@@ -31,6 +31,7 @@ static inline int fanout_fcntl(int fd, int command, int argument) { return fcntl
 static inline int fanout_fallocate_keep_size(int fd, off_t offset, off_t count) {
     return (int)syscall(SYS_fallocate, fd, 1 /* FALLOC_FL_KEEP_SIZE */, offset, count);
 }
+static inline off_t fanout_seek_hole(int fd, off_t offset) { return lseek(fd, offset, 4 /* SEEK_HOLE */); }
 
 #include "spawn.h"
 #include "crc32c.h"

@@ -30,6 +30,19 @@ import Testing
         #expect(try file.size == 0)
     }
 
+    @Test func `what has been written is told from what is only reserved`() throws {
+        defer { cleanUp() }
+        let file = try File(directory + "/data", .readWrite, create: .exclusive)
+        try file.truncate(to: 1 << 20)
+        try file.preallocate(offset: 0, count: 1 << 20)
+        #expect(try file.firstUnwritten(from: 0) == 0)
+        try file.write([UInt8](repeating: 1, count: 100_000), at: 0)
+        try file.synchronize()
+        #expect((100_000..<200_000).contains(try file.firstUnwritten(from: 0)))
+        try file.write([UInt8](repeating: 1, count: 1 << 20), at: 0)
+        #expect(try file.firstUnwritten(from: 0) == 1 << 20)
+    }
+
     @Test func `replacing leaves the new content and no other file`() throws {
         defer { cleanUp() }
         let path = directory + "/config"

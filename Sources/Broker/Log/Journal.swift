@@ -106,9 +106,14 @@ final class JournalWriter {
     private var file: File
     private var chain: UInt32
     private var position: Int
+    /// Up to here the file's blocks have been written once. Reserving them is not enough: the first synchronization
+    /// of each makes the file system write that it is in use, in a second request to the disk.
+    private var writtenEnd: Int
     private(set) var generation: UInt64
     /// Files whose generation has been checkpointed, to be used again.
     private var free: [String] = []
+    /// Written ahead of small groups, so that one synchronization of many pays for new blocks.
+    private static let zeros = [UInt8](repeating: 0, count: 256 << 10)
 
     static func path(_ directory: String, generation: UInt64) -> String { "\(directory)/\(generation).journal" }
 
@@ -122,6 +127,7 @@ final class JournalWriter {
         self.generation = generation
         free = reusing
         file = try Self.open(directory, fileBytes, generation, &free)
+        writtenEnd = Self.writtenEnd(of: file)
         chain = Journal.fileHeader(generation: generation).chain
         position = Journal.fileHeaderSize
     }
@@ -129,14 +135,20 @@ final class JournalWriter {
     /// Makes a group durable. After a failure nothing of it counts, and the next group takes its place in the file.
     func write(_ group: inout [UInt8]) throws(BrokerError) {
         let sealed = Journal.seal(&group, chain: chain)
+        let end = position + group.count
         do throws(SystemError) {
             try file.write(group.span, at: Int64(position))
+            if end > writtenEnd {
+                let zeros = group.count < Self.zeros.count ? max(0, min(Self.zeros.count, fileBytes - end)) : 0
+                try file.write(Self.zeros.span.extracting(0..<zeros), at: Int64(end))
+                writtenEnd = end + zeros
+            }
             if synchronizes { try file.synchronize() }
         } catch {
             throw BrokerError(.storage, "cannot write the journal", cause: error)
         }
         chain = sealed
-        position += group.count
+        position = end
     }
 
     var room: Int { max(0, fileBytes - position) }
@@ -145,6 +157,7 @@ final class JournalWriter {
     /// Goes on in another file. Until `release`, the old ones hold what is not checkpointed yet.
     func rotate() throws(BrokerError) {
         file = try Self.open(directory, fileBytes, generation + 1, &free)
+        writtenEnd = Self.writtenEnd(of: file)
         generation += 1
         chain = Journal.fileHeader(generation: generation).chain
         position = Journal.fileHeaderSize
@@ -159,6 +172,9 @@ final class JournalWriter {
             if free.count < 2 { free.append(path) } else { try? File.remove(path) }
         }
     }
+
+    /// Where it cannot be told, it costs time and nothing else.
+    private static func writtenEnd(of file: borrowing File) -> Int { Int((try? file.firstUnwritten(from: 0)) ?? .max) }
 
     private static func open(
         _ directory: String, _ fileBytes: Int, _ generation: UInt64, _ free: inout [String]

@@ -179,6 +179,12 @@ public struct File: ~Copyable, Sendable {
         throw SystemError.last("preallocate", on: path)
     }
 
+    /// The first place from `offset` on where nothing has been written, though the blocks may be reserved. The end of the file
+    /// where all is written, or the file system cannot tell.
+    public func firstUnwritten(from offset: Int64) throws(SystemError) -> Int64 {
+        Int64(try retry("seek", path) { fanout_seek_hole(descriptor, off_t(offset)) })
+    }
+
     /// Returns when what was written is on the disk (`fdatasync`: the bytes and the size, not the times). After a
     /// failure the kernel may have dropped the bytes: they must be written again, it is no use to synchronize again.
     public func synchronize() throws(SystemError) {

@@ -135,8 +135,11 @@ import Testing
             let value = Array("\(tag)".utf8)
             #expect(try producer.produce(patient, partition: 0, key: nil, value: value.span, tag: tag) == .queued)
         }
-        cluster.fail(.produce, with: [.outOfOrderSequence])
+        // As a broker does, until the producer is another (see ResendingProducerTests).
+        cluster.fail(.produce, with: Array(repeating: .outOfOrderSequence, count: 100))
         #expect(try producer.produce(hasty, partition: 0, key: nil, value: [1].span, tag: 50) == .queued)
+        while producer.replacementCount == 0 { try producer.poll(timeoutMs: 1000) { reports.append($0) } }
+        cluster.stopFailing(.produce)
         #expect(try producer.flush(deadlineMs: 30_000) { reports.append($0) })
         #expect(producer.replacementCount >= 1)
         #expect(reports.map(\.tag).sorted() == Array(0...50))

@@ -23,6 +23,7 @@ final class ClientHandle {
     let raw: OpaquePointer
     /// Events which are not about single messages, and for producers the delivery reports.
     let queue: OpaquePointer
+    private let kind: Kind
     private let context: Unmanaged<ClientContext>
     private var isDestroyed = false
 
@@ -55,6 +56,7 @@ final class ClientHandle {
             unsafe context.release()
             throw KafkaError(.configuration, string(fromC: reason), place: place)
         }
+        self.kind = kind
         unsafe self.context = context
         unsafe raw = made
         switch kind {
@@ -82,8 +84,7 @@ final class ClientHandle {
     func destroy(deadline: Deadline) -> Bool {
         guard !isDestroyed else { return true }
         isDestroyed = true
-        unsafe rd_kafka_queue_destroy(queue)
-        return unsafe Reaper.destroy(raw, context, deadline: deadline)
+        return unsafe Reaper.destroy(Ending(raw, queue, kind, context), deadline: deadline)
     }
 }
 
@@ -99,36 +100,53 @@ extension KafkaError {
     }
 }
 
-/// Ends instances on threads of their own.
-private enum Reaper {
-    @safe
-    // Sendable: both handles are for use by any one thread, and the ending thread is the last to use them.
-    final class Ending: @unchecked Sendable {
-        let client: OpaquePointer
-        let context: Unmanaged<ClientContext>
-        let done = Atomic<Bool>(false)
-        let wake: WakeDescriptor
+/// The end of an instance, for a thread of its own.
+@safe
+// Sendable: the handles are for use by any one thread, and the ending thread is the last to use them.
+private final class Ending: @unchecked Sendable {
+    private let client: OpaquePointer
+    private let queue: OpaquePointer
+    private let kind: ClientHandle.Kind
+    private let context: Unmanaged<ClientContext>
+    let done = Atomic<Bool>(false)
+    let wake: WakeDescriptor?
 
-        init(_ client: OpaquePointer, _ context: Unmanaged<ClientContext>) throws(KafkaError) {
-            unsafe self.client = client
-            unsafe self.context = context
-            self.wake = try WakeDescriptor()
-        }
-
-        func run() {
-            unsafe rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
-            unsafe context.release()
-            done.store(true, ordering: .releasing)
-            wake.signal()
-        }
+    init(
+        _ client: OpaquePointer, _ queue: OpaquePointer, _ kind: ClientHandle.Kind, _ context: Unmanaged<ClientContext>
+    ) {
+        unsafe (self.client, self.queue, self.context) = (client, queue, context)
+        self.kind = kind
+        wake = try? WakeDescriptor()
     }
 
-    static func destroy(
-        _ client: OpaquePointer, _ context: Unmanaged<ClientContext>, deadline: Deadline
-    ) -> Bool {
-        guard let task = try? unsafe Ending(client, context) else { return false }
+    func run() {
+        if kind == .consumer { leaveGroup() }
+        unsafe rd_kafka_queue_destroy(queue)
+        unsafe rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
+        unsafe context.release()
+        done.store(true, ordering: .releasing)
+        wake?.signal()
+    }
+
+    /// However long it takes: when an instance is destroyed before, and a rebalance waits to be answered, its main thread
+    /// spins for ever.
+    private func leaveGroup() {
+        let failure = unsafe KafkaError(consuming: rd_kafka_consumer_close_queue(client, queue), place: "close")
+        // It has no group, or will do nothing more.
+        guard failure == nil else { return }
+        while unsafe rd_kafka_consumer_closed(client) == 0 {
+            guard let event = unsafe rd_kafka_queue_poll(queue, 100) else { continue }
+            if unsafe rd_kafka_event_type(event) == RD_KAFKA_EVENT_REBALANCE { _ = unsafe rd_kafka_assign(client, nil) }
+            unsafe rd_kafka_event_destroy(event)
+        }
+    }
+}
+
+private enum Reaper {
+    static func destroy(_ ending: Ending, deadline: Deadline) -> Bool {
+        guard let wake = ending.wake else { return false }
         var thread = pthread_t()
-        let argument = unsafe Unmanaged.passRetained(task)
+        let argument = unsafe Unmanaged.passRetained(ending)
         let failure = unsafe pthread_create(
             &thread, nil,
             { argument in
@@ -141,10 +159,10 @@ private enum Reaper {
             return false
         }
         pthread_detach(thread)
-        while !task.done.load(ordering: .acquiring) {
+        while !ending.done.load(ordering: .acquiring) {
             let remaining = deadline.remainingMs
             if remaining == 0 { return false }
-            var poll = pollfd(fd: task.wake.descriptor, events: Int16(POLLIN), revents: 0)
+            var poll = pollfd(fd: wake.descriptor, events: Int16(POLLIN), revents: 0)
             _ = unsafe Glibc.poll(&poll, 1, remaining)
         }
         return true

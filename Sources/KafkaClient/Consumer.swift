@@ -306,31 +306,10 @@ public final class Consumer {
         precondition(batchesAlive == 0, "a batch is still in use while its consumer closes")
         fetcher?.close()
         guard let library else { return true }
-        let deadline = Deadline(afterMs: deadlineMs)
         if mustAnswer != nil { _ = unsafe rd_kafka_assign(library.raw, nil) }
         mustAnswer = nil
-        var isClean = true
-        if let error = unsafe KafkaError(
-            consuming: rd_kafka_consumer_close_queue(library.raw, library.queue), place: "close")
-        {
-            isClean = error.code == .fatal
-        } else {
-            while unsafe rd_kafka_consumer_closed(library.raw) == 0 {
-                let remaining = deadline.remainingMs
-                if remaining == 0 {
-                    isClean = false
-                    break
-                }
-                guard let event = unsafe rd_kafka_queue_poll(library.queue, min(remaining, 100)) else { continue }
-                if unsafe rd_kafka_event_type(event) == RD_KAFKA_EVENT_REBALANCE {
-                    _ = unsafe rd_kafka_assign(library.raw, nil)
-                }
-                unsafe rd_kafka_event_destroy(event)
-            }
-        }
         unsafe topics.forEach { unsafe rd_kafka_topic_destroy($0.handle) }
         unsafe topics = []
-        let grace = Deadline(afterMs: max(Int(deadline.remainingMs), 500))
-        return library.destroy(deadline: grace) && isClean
+        return library.destroy(deadline: Deadline(afterMs: max(deadlineMs, 500)))
     }
 }

@@ -49,7 +49,8 @@ import Wire
             try File.replaceAtomically(directory + "/gate", with: [])
             gate = try FileHandle(forUpdating: URL(filePath: directory + "/gate"))
             broker = try BrokerProcess(
-                ["--fsync", fsync], environment: ["LD_PRELOAD": library, "GATE": directory + "/gate"])
+                ["--fsync", fsync, "--partitions", "1"],
+                environment: ["LD_PRELOAD": library, "GATE": directory + "/gate"])
         }
 
         deinit {

@@ -63,7 +63,7 @@ def produce(topic, values, keys=None, **config):
 def consumer(group=None, **config):
     return ck.Consumer({
         "bootstrap.servers": BOOTSTRAP, "group.id": group or unique("group"), "auto.offset.reset": "earliest",
-        "enable.auto.commit": False, "session.timeout.ms": 6000,
+        "enable.auto.commit": False, "session.timeout.ms": 30_000,
         "heartbeat.interval.ms": 300, **config})
 
 

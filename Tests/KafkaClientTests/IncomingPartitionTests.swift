@@ -49,6 +49,7 @@ import Testing
         var log = LogModel()
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         var arrivals: [(life: UInt32, records: IncomingRecords)] = []
+        var damages: [Int64: Int] = [:]
         var underWay: [Question] = []
         /// The first offset that the reader has not seen, since it last said where to read.
         var expected: Int64 = 0
@@ -115,7 +116,9 @@ import Testing
                         if chance(5), bytes.count > 10 {
                             bytes.removeLast(Int.random(in: 1..<min(80, bytes.count), using: &random))
                         }
-                        if chance(12), !isCalm, !bytes.isEmpty {
+                        // Not so often at one place that the batch would be given up.
+                        if chance(12), !isCalm, !bytes.isEmpty, damages[from, default: 0] < 2 {
+                            damages[from, default: 0] += 1
                             // The offset that a batch begins with is the one thing that no checksum covers.
                             let index = Int.random(in: bytes.indices, using: &random)
                             if !starts.contains(where: { $0 <= index && index < $0 + 8 }) { bytes[index] ^= 1 }

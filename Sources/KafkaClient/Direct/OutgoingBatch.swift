@@ -107,13 +107,15 @@ final class OutgoingBatch {
         var singles: [OutgoingBatch] = []
         for index in tags.indices {
             let single = OutgoingBatch(nowNs: createdNs)
-            let size = Int(records.span.varint(at: &position))
+            guard let size = records.span.checkedVarint(at: &position, end: records.count) else {
+                preconditionFailure("what was written here can be read")
+            }
             var body = position
-            position += size
+            position += Int(size)
             // Behind the attributes stand the two deltas, which are zero in a batch of one.
             body += 1
-            _ = records.span.varint(at: &body)
-            _ = records.span.varint(at: &body)
+            _ = records.span.checkedVarint(at: &body, end: records.count)
+            _ = records.span.checkedVarint(at: &body, end: records.count)
             single.bytes.appendZigzag(Int64(3 + position - body))
             single.bytes.append(contentsOf: [0, 0, 0])
             single.bytes.append(contentsOf: records[body..<position])
@@ -138,19 +140,4 @@ extension RecordHeaders.Entry {
 private func varintBytes(_ value: Int64) -> Int {
     let bits = 64 - UInt64(bitPattern: value << 1 ^ value >> 63).leadingZeroBitCount
     return max(1, (bits + 6) / 7)
-}
-
-extension Span<UInt8> {
-    /// A zigzag varint of our own writing.
-    fileprivate func varint(at position: inout Int) -> Int64 {
-        var value: UInt64 = 0
-        var shift: UInt64 = 0
-        while true {
-            let byte = self[position]
-            position += 1
-            value |= UInt64(byte & 0x7f) << shift
-            if byte < 0x80 { return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1) }
-            shift += 7
-        }
-    }
 }

@@ -4,7 +4,7 @@
 import { FanoutError } from './fanout-base.js';
 
 /**
- * @typedef {import('./fanout.js').Message} Message
+ * @typedef {import('./fanout.js').HistoryMessage} HistoryMessage
  *
  * @typedef {object} Conversation
  * @property {string} chat
@@ -47,9 +47,9 @@ export class FanoutAPI {
     }
 
     /**
-     * A page of messages, rising by seq.
+     * A page of messages as they are now, rising by seq.
      * @param {string} chat @param {{before?: number, after?: number, limit?: number}} [query]
-     * @returns {Promise<{messages: Message[], more: boolean}>}
+     * @returns {Promise<{messages: HistoryMessage[], more: boolean}>}
      */
     history(chat, query = {}) {
         return this.call('GET', `/v1/chats/${chat}/messages`, { query });

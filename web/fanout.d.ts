@@ -16,6 +16,15 @@ export interface Message {
     target?: number;
 }
 
+/** A message as it is now, changes applied: what `history()` answers. */
+export interface HistoryMessage extends Omit<Message, 'kind' | 'target'> {
+    type: 'message';
+    /** `deleted`: it was taken back, and has no text any more. */
+    kind: 'text' | 'deleted';
+    /** The seq of its last edit, or of its deletion. */
+    changed_seq?: number;
+}
+
 /** What a message carries beside its text; the server passes it on as it is. */
 export interface Attachment {
     url?: string;
@@ -88,6 +97,7 @@ export interface Backoff { minMs?: number; maxMs?: number }
 export interface Options {
     /** Of a chat server, `http:` or `ws:`. */
     url: Asked<string>;
+    /** A function is also asked after a token of its was refused or has run out; one that is not a function is never tried again. */
     token: Asked<string>;
     /** This device's id, the same for each of its sessions and for no other's. */
     device: string;
@@ -97,7 +107,7 @@ export interface Options {
     storeKey?: string;
     /** A device without a cursor of its own asks for the one the server stored. */
     resumeFromServer?: boolean;
-    /** Where there is no global one. */
+    /** Where there is no global one (Node before 22: the package `ws` has one). */
     WebSocket?: new (url: string, protocols: string[]) => WebSocket;
     backoff?: Backoff;
     ackEveryMs?: number;
@@ -118,7 +128,10 @@ export interface OutFrame {
     attachments?: Attachment[];
 }
 
-/** A message on its way; `sent` is rejected with a FanoutError when the server refuses it. */
+/**
+ * A message on its way; `sent` is rejected with a FanoutError when the server refuses it. A message is `sent` when the log has
+ * it, an edit or a deletion when it has also been judged and stands.
+ */
 export interface Post { id: string; sent: Promise<Sent> }
 
 /** A device may have so many unacknowledged messages; `send` beyond that is refused. */
@@ -154,7 +167,7 @@ export class FanoutClient {
     once<Name extends keyof Events>(name: Name): Promise<Events[Name]>;
     emit<Name extends keyof Events>(name: Name, event: Events[Name]): void;
 
-    /** Connects, and stays connected until `close()` or a final close code. */
+    /** Connects, and stays connected until `close()` or a final close code. Throws `no_websocket` where there is none. */
     connect(): void;
     /** Disconnects until `connect()`, which resumes. */
     close(): void;
@@ -205,10 +218,10 @@ export class FanoutAPI {
     /** My conversations, newest first. */
     chats(query?: { limit?: number; page?: string }): Promise<{ chats: Conversation[]; next: string | null }>;
     chat(chat: string): Promise<Conversation>;
-    /** A page of messages, rising by seq. */
-    history(chat: string, query?: { before?: number; after?: number; limit?: number }): Promise<{ messages: Message[]; more: boolean }>;
+    /** A page of messages as they are now, rising by seq. */
+    history(chat: string, query?: { before?: number; after?: number; limit?: number }): Promise<{ messages: HistoryMessage[]; more: boolean }>;
     /** All pages from the newest back. */
-    pages(chat: string, limit?: number): AsyncGenerator<Message[], void>;
+    pages(chat: string, limit?: number): AsyncGenerator<HistoryMessage[], void>;
     direct(user: string): Promise<{ chat: string; meta_version: number }>;
     createGroup(title: string, members: string[]): Promise<{ chat: string; meta_version: number }>;
     deleteChat(chat: string): Promise<unknown>;

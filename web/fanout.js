@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A client of Fanout's protocol (docs/protocol.md) in one module without dependencies, for browsers and, with a
- * WebSocket given, for Node.
+ * A client of Fanout's protocol (docs/protocol.md) in one module without dependencies, for browsers and for Node (before
+ * Node 22 a WebSocket has to be given: the package `ws` has one).
  *
  *     const client = new FanoutClient({ url: 'wss://chat.example', token, device: deviceID(localStorage) });
  *     client.on('message', (message) => show(message));
@@ -11,6 +11,7 @@
  * What it takes off one's hands:
  * - a lost connection is resumed at the cursor, with back-off that honours close codes and the delays they carry;
  * - what was sent and not acknowledged is sent again under its old id, also after a reload of the page;
+ * - a token that was refused, or has run out, is asked for again when `token` is a function;
  * - events arrive once and in order: repeats around a reconnect are dropped by (chat, seq);
  * - cursors, marks of what was delivered and read, and typing are coalesced, watched users are watched again after a reconnect.
  *
@@ -33,6 +34,9 @@ export { FanoutError, deviceID, memoryStore, newID };
  * @property {object[]} [attachments]
  * @property {number} [reply_to]
  * @property {number} [target] the seq that an edit or delete is about
+ *
+ * @typedef {Omit<Message, 'kind'|'target'> & {type: 'message', kind: 'text'|'deleted', changed_seq?: number}} HistoryMessage
+ *   a message as it is now: `changed_seq` is the seq of its last edit, or of its deletion
  *
  * @typedef {{id: string, chat: string, seq: number, ts: number}} Sent
  * @typedef {{chat: string, from: string, kind: 'delivered'|'read', seq: number}} Receipt
@@ -58,12 +62,13 @@ export { FanoutError, deviceID, memoryStore, newID };
  *
  * @typedef {object} Options
  * @property {string|(() => string|Promise<string>)} url of a chat server; a function is asked before each attempt
- * @property {string|(() => string|Promise<string>)} token a function is asked before each attempt
+ * @property {string|(() => string|Promise<string>)} token a function is asked before each attempt, also after a token of
+ *   its was refused; one that is not a function is never tried again
  * @property {string} device this device's id, the same for each of its sessions and for no other's
  * @property {Pick<Storage, 'getItem'|'setItem'>} [store] where cursor and outbox survive; memory if not given
  * @property {string} [storeKey] the prefix of the keys in the store
  * @property {boolean} [resumeFromServer] a device without a cursor of its own asks for the one the server stored
- * @property {typeof WebSocket} [WebSocket]
+ * @property {new (url: string, protocols: string[]) => WebSocket} [WebSocket] where there is no global one
  * @property {{minMs?: number, maxMs?: number}} [backoff]
  * @property {number} [ackEveryMs]
  * @property {number} [readEveryMs]
@@ -79,6 +84,9 @@ export const OUTBOX_MAX = 500;
 export const FRAME_BYTES_MAX = 64 * 1024 - 64;
 /** So many of them are on their way at once: enough to hide a round trip, few enough to be sent again cheaply. */
 const IN_FLIGHT_MAX = 16;
+/** So many tokens may be refused in a row until the client believes that it is not the token: a function that answers from
+ * memory needs a while, a user who was disabled needs no more. */
+const REFUSED_TOKENS_MAX = 5;
 
 /**
  * What to do after a close: nothing more, or try again after a delay.
@@ -106,6 +114,8 @@ export class FanoutClient extends Emitter {
     /** Rises with each attempt, so that what a former one still calls is told apart. */
     #epoch = 0;
     #attempt = 0;
+    /** How many tokens have been refused since one was accepted. */
+    #refused = 0;
     #wanted = false;
     /** @type {Record<string, ReturnType<typeof setTimeout>|undefined>} */ #timers = {};
 
@@ -149,6 +159,7 @@ export class FanoutClient extends Emitter {
         globalThis.addEventListener?.('pageshow', (event) => event.persisted && this.retryNow(), { signal });
     }
 
+    get #Socket() { return this.options.WebSocket ?? globalThis.WebSocket; }
     get state() { return this.#state; }
     get cursor() { return this.#cursor; }
     /** Unacknowledged messages, oldest first: what a view shows as pending after a reload. */
@@ -160,8 +171,13 @@ export class FanoutClient extends Emitter {
     connect() {
         if (this.#ears.signal.aborted) throw new FanoutError('destroyed', 'this client was destroyed; make a new one');
         if (this.#wanted) return;
+        if (!this.#Socket) {
+            throw new FanoutError('no_websocket', 'there is no WebSocket here: give one as option WebSocket, such as the '
+                + 'package ws, or take Node 22 or newer');
+        }
         this.#wanted = true;
         this.#attempt = 0;
+        this.#refused = 0;
         this.#open();
     }
 
@@ -198,26 +214,31 @@ export class FanoutClient extends Emitter {
         this.#clear('retry');
         const epoch = ++this.#epoch;
         this.#enter({ name: 'connecting' });
-        let opened = false;
         try {
             const base = await ask(this.options.url);
             const token = await ask(this.options.token);
             if (epoch !== this.#epoch || !this.#wanted) return;
             const url = new URL('/v1/ws', base.replace(/^http/, 'ws'));
             url.searchParams.set('device', this.device);
-            const Socket = this.options.WebSocket ?? globalThis.WebSocket;
-            const socket = new Socket(url.href, ['fanout.v1', `bearer.${token}`]);
+            const socket = new this.#Socket(url.href, ['fanout.v1', `bearer.${token}`]);
             this.#socket = socket;
+            /** @type {Attempt|undefined} what to ask about when no socket comes of it */
+            let attempt = { base, token };
             // A server that accepts and then says nothing is as good as gone.
-            this.#after('answer', 15_000, () => this.#lost(epoch, 4999, 'no answer', opened));
+            this.#after('answer', 15_000, () => this.#lost(epoch, 4999, 'no answer', attempt));
             socket.onopen = () => {
-                opened = true;
+                attempt = undefined;
                 if (epoch === this.#epoch) this.#hello();
             };
             socket.onmessage = (event) => epoch === this.#epoch && this.#receive(event.data);
-            socket.onclose = (event) => this.#lost(epoch, event.code, event.reason, opened);
+            // To Node's `ws` an error that nobody listens for is the end of the process. `onclose` follows and says why, but not
+            // always in Node 20.
+            socket.onerror = () => {
+                if (epoch === this.#epoch) this.#after('error', 100, () => this.#lost(epoch, 1006, 'no connection', attempt));
+            };
+            socket.onclose = (event) => this.#lost(epoch, event.code, event.reason, attempt);
         } catch (error) {
-            this.#lost(epoch, 1006, String(error), true);
+            this.#lost(epoch, 1006, String(error));
         }
     }
 
@@ -227,18 +248,24 @@ export class FanoutClient extends Emitter {
         this.#transmit({ type: 'hello', ...(cursor === undefined ? {} : { cursor }) });
     }
 
-    /** @param {number} epoch @param {number} code @param {string} reason @param {boolean} opened */
-    async #lost(epoch, code, reason, opened) {
+    /** @param {number} epoch @param {number} code @param {string} reason @param {Attempt} [attempt] that opened no socket */
+    async #lost(epoch, code, reason, attempt) {
         if (epoch !== this.#epoch || !this.#wanted) return;
         this.#drop(code, reason);
         const lost = this.#epoch;
-        // Browsers hide the status of a refused handshake, and a refused token must not be tried for ever.
-        if (!opened && await this.#isRefused()) {
+        // A refused token must not be tried for ever.
+        if (attempt && await isRefused(attempt)) {
             code = 4001;
             reason = 'the token is not accepted';
         }
         if (lost !== this.#epoch || !this.#wanted) return;
-        const next = afterClose(code, reason, this.#attempt, this.options.backoff, this.options.random);
+        const { backoff, random } = this.options;
+        let next = afterClose(code, reason, this.#attempt, backoff, random);
+        if (code === 4001 && typeof this.options.token === 'function') {
+            this.#refused += 1;
+            // With back-off, as after any loss: whoever makes the tokens may need a while.
+            if (this.#refused < REFUSED_TOKENS_MAX) next = afterClose(1006, reason, this.#attempt, backoff, random);
+        }
         if (next.final) {
             this.#wanted = false;
             this.#enter({ name: 'closed', code, reason });
@@ -249,18 +276,6 @@ export class FanoutClient extends Emitter {
         this.#after('retry', next.delayMs, () => this.#open());
     }
 
-    async #isRefused() {
-        try {
-            const base = (await ask(this.options.url)).replace(/^ws/, 'http');
-            const headers = { authorization: `Bearer ${await ask(this.options.token)}` };
-            const signal = AbortSignal.timeout(3000);
-            const answer = await fetch(new URL('/v1/chats?limit=1', base), { headers, signal });
-            return answer.status === 401;
-        } catch {
-            return false;
-        }
-    }
-
     /** Leaves the socket behind, whatever it is still going to say. */
     #drop(/** @type {number} */ code, /** @type {string} */ reason) {
         this.#epoch += 1;
@@ -268,13 +283,14 @@ export class FanoutClient extends Emitter {
         const socket = this.#socket;
         this.#socket = undefined;
         this.#inFlight = 0;
-        for (const pending of this.#outbox.values()) pending.inFlight = false;
+        for (const pending of this.#outbox.values()) pending.place = 'here';
         // A mark sent just now may have been lost with the connection.
         for (const mark of [...this.#reads.values(), ...this.#delivered.values()]) {
             if (Date.now() - mark.at < 10_000) mark.sent = -1;
         }
         if (socket) {
             this.#note(`closed ${code} ${reason}`.trim());
+            // Not `onerror`: closing a socket that is still connecting is an error to `ws`.
             socket.onopen = socket.onmessage = socket.onclose = null;
             if (socket.readyState < 2) socket.close(1000);
         }
@@ -312,7 +328,7 @@ export class FanoutClient extends Emitter {
         case 'hello': return this.#greeted(frame);
         case 'caught_up': return this.#caughtUp(frame);
         case 'message': return this.#message(event);
-        case 'sent': return this.#sent(event);
+        case 'sent': return this.#sent(event, frame.repeat === true);
         case 'error': return this.#error(event);
         case 'receipt': {
             const key = `${event.chat} ${event.from} ${event.kind}`;
@@ -346,6 +362,7 @@ export class FanoutClient extends Emitter {
 
     #caughtUp(/** @type {any} */ { cursor, reset = false }) {
         this.#attempt = 0;
+        this.#refused = 0;
         if (reset) {
             // The log may have been made anew, with seqs that start over.
             this.#seen.clear();
@@ -365,7 +382,7 @@ export class FanoutClient extends Emitter {
         if (message.seq <= (this.#seen.get(message.chat) ?? -1)) return;
         this.#seen.set(message.chat, message.seq);
         // One's own message in the stream is as good an acknowledgement as `sent`, which a broken connection may swallow.
-        if (message.from === this.user) this.#sent(message);
+        if (message.from === this.user) this.#sent(message, true);
         else if (this.options.deliveredEveryMs >= 0) this.#mark('delivered', message.chat, message.seq);
         this.emit('message', message);
     }
@@ -375,7 +392,7 @@ export class FanoutClient extends Emitter {
         const now = Date.now();
         if (this.#askedAt > this.#heardAt) {
             // Counted from the question, not from the last word: a computer that slept has heard nothing for long.
-            if (now - this.#askedAt >= this.#heartbeatMs) return this.#lost(this.#epoch, 4999, 'silent', true);
+            if (now - this.#askedAt >= this.#heartbeatMs) return this.#lost(this.#epoch, 4999, 'silent');
         } else if (now - this.#heardAt >= this.#heartbeatMs) {
             this.#askedAt = now;
             this.#transmit({ type: 'ping', n: now });
@@ -396,7 +413,8 @@ export class FanoutClient extends Emitter {
     }
 
     /**
-     * Replaces the text of one's own message.
+     * Replaces the text of one's own message. `sent` is resolved when the change has been judged and stands, and rejected
+     * when it is not allowed.
      * @param {string} chat @param {number} seq @param {string} text
      */
     edit(chat, seq, text) {
@@ -404,7 +422,7 @@ export class FanoutClient extends Emitter {
     }
 
     /**
-     * Takes a message back.
+     * Takes a message back; `sent` is as with `edit`.
      * @param {string} chat @param {number} seq
      */
     delete(chat, seq) {
@@ -506,8 +524,8 @@ export class FanoutClient extends Emitter {
         if (pause > 0) return this.#after('flush', pause, () => this.#flush());
         for (const pending of this.#outbox.values()) {
             if (this.#inFlight >= IN_FLIGHT_MAX) return;
-            if (pending.inFlight) continue;
-            pending.inFlight = true;
+            if (pending.place !== 'here') continue;
+            pending.place = 'under way';
             this.#inFlight += 1;
             const version = this.#metaVersions.get(pending.frame.chat);
             this.#transmit(version === undefined ? pending.frame : { ...pending.frame, meta_version: version });
@@ -518,12 +536,27 @@ export class FanoutClient extends Emitter {
         const pending = this.#outbox.get(id);
         if (!pending) return undefined;
         this.#outbox.delete(id);
-        if (pending.inFlight) this.#inFlight -= 1;
+        this.#move(pending, 'here');
         this.#saveOutbox();
         return pending;
     }
 
-    #sent(/** @type {Sent} */ { id, chat, seq, ts }) {
+    #move(/** @type {Pending} */ pending, /** @type {'here'|'in the log'} */ place) {
+        if (pending.place === 'under way') this.#inFlight -= 1;
+        pending.place = place;
+    }
+
+    /**
+     * The log has it. Whether an edit or a deletion is allowed is judged behind the log, so that it is settled only by what
+     * comes from there: its own event, the answer to a repeat, or an error.
+     * @param {Sent} sent @param {boolean} isJudged
+     */
+    #sent({ id, chat, seq, ts }, isJudged) {
+        const known = this.#outbox.get(id);
+        if (known && known.frame.type !== 'send' && !isJudged) {
+            this.#move(known, 'in the log');
+            return this.#flush();
+        }
         const pending = this.#settle(id);
         if (!pending) return;
         pending.resolve({ id, chat, seq, ts });
@@ -536,8 +569,7 @@ export class FanoutClient extends Emitter {
         const pending = id === undefined ? undefined : this.#outbox.get(id);
         if (pending && retry_after_ms !== undefined) {
             // Not refused, only not now: it goes again under its id, and nothing newer goes before it.
-            if (pending.inFlight) this.#inFlight -= 1;
-            pending.inFlight = false;
+            this.#move(pending, 'here');
             this.#pausedUntil = Math.max(this.#pausedUntil, Date.now() + retry_after_ms);
             this.emit('slowed', { code, retryAt: this.#pausedUntil });
             return this.#flush();
@@ -606,10 +638,24 @@ export class FanoutClient extends Emitter {
     }
 }
 
+/** @typedef {{base: string, token: string}} Attempt */
+
+/** Browsers hide the status of a refused handshake: whether the token was the reason, a call tells. */
+async function isRefused(/** @type {Attempt} */ { base, token }) {
+    try {
+        const headers = { authorization: `Bearer ${token}` };
+        const url = new URL('/v1/chats?limit=1', base.replace(/^ws/, 'http'));
+        const answer = await fetch(url, { headers, signal: AbortSignal.timeout(3000) });
+        return answer.status === 401;
+    } catch {
+        return false;
+    }
+}
+
 /** @typedef {{type: 'send'|'edit'|'delete', id: string, chat: string, text?: string, seq?: number, reply_to?: number, attachments?: object[]}} OutFrame */
 
 class Pending {
-    inFlight = false;
+    /** @type {'here'|'under way'|'in the log'} */ place = 'here';
     /** @type {(sent: Sent) => void} */ resolve = () => {};
     /** @type {(error: Error) => void} */ reject = () => {};
 

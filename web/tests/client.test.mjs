@@ -307,6 +307,99 @@ test('a token that is a function is asked for each attempt', async () => {
     assert.equal(peer.protocols[1], 'bearer.t2');
 });
 
+test('a token that has run out is asked for again, with back-off; a user who gets no good one is told in the end', async () => {
+    let asked = 0;
+    const { server, client } = await start({ token: () => `t${asked += 1}` });
+    const { peer } = await live(server, client);
+    peer.close(4001, 'the token has expired');
+    assert.equal((await until(client, 'waiting')).code, 4001);
+    assert.equal((await greet(server)).peer.protocols[1], 'bearer.t2');
+    // A handshake that is refused for its token counts alike, and one that came through starts the count again.
+    server.peers.at(-1).send({ type: 'caught_up', cursor: 'c1' });
+    await until(client, 'live');
+    server.refuse = 401;
+    server.answers['GET /v1/chats?limit=1'] = [401, { error: { code: 'unauthorised', message: 'disabled' } }];
+    server.peers.at(-1).close(4001, 'the token has been revoked');
+    assert.equal((await until(client, 'closed')).code, 4001);
+    assert.equal(asked, 6);
+    // What was asked about is the token that was refused, not another one.
+    assert.deepEqual(server.requests.map(({ headers }) => headers.authorization), [3, 4, 5, 6].map((n) => `Bearer t${n}`));
+});
+
+test('an edit or a deletion is sent when it has been judged, not when the log has it', async () => {
+    const { server, client } = await start();
+    const { peer } = await live(server, client);
+    const edit = client.edit(chat, 3, 'better');
+    const { id } = await peer.take('edit');
+    const taken = [];
+    client.on('sent', (sent) => taken.push(sent));
+    peer.send({ type: 'sent', id, chat, seq: 7, ts: 70 });
+    await client.once('frame');
+    assert.deepEqual(taken, []);
+    assert.equal(client.outbox.length, 1);
+    peer.send(message(7, { id, from: me, kind: 'edit', target: 3, ts: 70 }));
+    assert.deepEqual(await edit.sent, { id, chat, seq: 7, ts: 70 });
+
+    const deletion = client.delete(chat, 4);
+    const { id: refused } = await peer.take('delete');
+    peer.send({ type: 'sent', id: refused, chat, seq: 8, ts: 80 });
+    peer.send({ type: 'error', id: refused, chat, code: 'not_allowed', message: 'no', cursor: 'c8' });
+    await assert.rejects(deletion.sent, { code: 'not_allowed', id: refused });
+    assert.deepEqual(client.outbox, []);
+});
+
+test('a change whose judgement was lost with the connection is asked about again', async () => {
+    const { server, client } = await start();
+    const { peer } = await live(server, client);
+    const edit = client.edit(chat, 3, 'better');
+    const { id } = await peer.take('edit');
+    peer.send({ type: 'sent', id, chat, seq: 7, ts: 70 });
+    await client.once('frame');
+    peer.cut();
+    const { peer: second } = await greet(server);
+    assert.equal((await second.take('edit')).id, id);
+    second.send({ type: 'sent', id, chat, seq: 9, ts: 90 });
+    second.send({ type: 'sent', id, chat, seq: 7, ts: 70, repeat: true, cursor: 'c9' });
+    assert.equal((await edit.sent).seq, 7);
+});
+
+test('changes that wait for their judgement do not hold messages up', async () => {
+    const { server, client } = await start();
+    const { peer } = await live(server, client);
+    for (let n = 0; n < 16; n += 1) client.edit(chat, n, 'x');
+    client.send(chat, 'behind them');
+    for (let n = 0; n < 16; n += 1) {
+        const { id } = await peer.take('edit');
+        peer.send({ type: 'sent', id, chat, seq: 20 + n, ts: 1 });
+    }
+    assert.equal((await peer.take('send')).text, 'behind them');
+});
+
+test('an attempt that ends with an error alone is followed by another', async () => {
+    let isFirst = true;
+    class Unlucky extends ClientSocket {
+        constructor(url, protocols) {
+            super(isFirst ? 'ws://127.0.0.1:1' : url, protocols);
+            // As Node 20's does when nobody listens at the port.
+            if (isFirst) Object.defineProperty(this, 'onclose', { get: () => null, set: () => {} });
+            isFirst = false;
+        }
+    }
+    const { server, client } = await start({ WebSocket: Unlucky });
+    client.connect();
+    assert.equal((await until(client, 'waiting')).code, 1006);
+    await greet(server);
+});
+
+test('without a WebSocket it says so at once', () => {
+    const { WebSocket } = globalThis;
+    delete globalThis.WebSocket;
+    cleanups.push(() => { if (WebSocket) globalThis.WebSocket = WebSocket; });
+    const client = new FanoutClient({ url: 'ws://127.0.0.1:1', token: 't', device: newID() });
+    assert.throws(() => client.connect(), { name: 'FanoutError', code: 'no_websocket' });
+    assert.equal(client.state.name, 'idle');
+});
+
 test('close keeps the place, and connect goes on from it', async () => {
     const { server, client } = await start();
     const { peer } = await live(server, client);

@@ -1,8 +1,10 @@
 /** What fanout.d.ts promises is what the library has: `node --test web/tests/types.test.mjs`. */
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { FanoutClient } from '../fanout.js';
 import * as library from '../fanout.js';
 
@@ -37,6 +39,14 @@ test('every event that the client tells is declared, and none besides', () => {
     const told = [...source.matchAll(/\bemit\('(\w+)'/g)].map((match) => match[1]);
     const body = /^export interface Events \{\n(.*?)^\}/ms.exec(types)[1];
     assert.deepEqual([...body.matchAll(/^ {4}(\w+):/gm)].map((match) => match[1]).sort(), [...new Set(told)].sort());
+});
+
+test('TypeScript agrees with what is written in it', () => {
+    const file = fileURLToPath(new URL('use.ts', import.meta.url));
+    const { status, stdout, error } = spawnSync('tsc', [
+        '--noEmit', '--strict', '--target', 'es2022', '--module', 'es2022', '--moduleResolution', 'node', file,
+    ], { encoding: 'utf8' });
+    assert.equal(status, 0, stdout || String(error));
 });
 
 test('whoever imports the package by its name gets the library and its types', async () => {

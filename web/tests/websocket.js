@@ -129,12 +129,14 @@ export class Server {
     }
 }
 
-/** The part of the browser's WebSocket that the library uses. */
+/** The part of the browser's WebSocket that the library uses. As with Node's `ws`, an error that nobody listens for is thrown
+ * where nobody catches it. */
 export class ClientSocket {
     readyState = 0;
     onopen = null;
     onmessage = null;
     onclose = null;
+    onerror = null;
     #socket;
 
     constructor(url, protocols) {
@@ -144,7 +146,11 @@ export class ClientSocket {
             'sec-websocket-protocol': protocols.join(', '),
         } });
         request.on('response', (response) => { response.resume(); this.#ended(1006, ''); });
-        request.on('error', () => this.#ended(1006, ''));
+        request.on('error', (error) => {
+            if (!this.onerror) throw error;
+            this.onerror({ error });
+            this.#ended(1006, '');
+        });
         request.on('upgrade', (_, socket) => {
             this.#socket = socket;
             let close = [1006, ''];

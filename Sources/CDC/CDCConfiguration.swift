@@ -21,10 +21,11 @@ public struct CDCConfiguration: Sendable {
     public var spillDirectory = "/tmp"
     /// How often a position is confirmed while there are changes.
     public var confirmIntervalMs = 200
-    /// How often the server hears from us at least, and is asked how the slot does.
+    /// How often the server hears from us at least.
     public var statusIntervalMs = 10_000
-    /// The slot is pushed on with a message when it holds back more log than this though nothing is pending.
-    public var heartbeatBytes = 1 << 20
+    /// How often a message with the database's time is written into its log, and the server asked how the slot does. So
+    /// the confirmed position of a CDC that follows is never much older than this, and tells of one that does not.
+    public var heartbeatMs = 5_000
     /// How much may wait for Kafka's acknowledgement.
     public var queueBytesMax = 64 << 20
     public var producer = ProducerOptions()

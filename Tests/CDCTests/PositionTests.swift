@@ -61,6 +61,19 @@ import Testing
         }
     }
 
+    @Test func `a heartbeat's time holds when everything before it is confirmed, however many wait`() {
+        var heartbeat = Heartbeat()
+        #expect(heartbeat.reached(LSN(100)) == nil)
+        heartbeat.passed(LSN(10), 1000)
+        // At its own place what it stands behind is confirmed, it itself is not.
+        #expect(heartbeat.reached(LSN(10)) == nil)
+        #expect(heartbeat.reached(LSN(11)) == 1000 && heartbeat.reached(LSN(12)) == nil)
+        // Kafka is silent for long: the first that waits and the newest are kept.
+        for beat in 2...1000 { heartbeat.passed(LSN(UInt64(beat) * 10), Int64(beat) * 1000) }
+        #expect(heartbeat.reached(LSN(5000)) == 2000)
+        #expect(heartbeat.reached(LSN(9999)) == nil && heartbeat.reached(LSN(10_001)) == 1_000_000)
+    }
+
     @Test func `what is remembered reads back, and nonsense is nothing`() {
         let state = StoredState(
             systemID: "123", slot: "fanout", position: LSN(1 << 40), unreadFrom: "chat.members",

@@ -6,6 +6,7 @@ import Runtime
 import System
 import TestSupport
 import Testing
+import Wire
 
 /// What something in this process has logged.
 private final class LogLines: Sendable {
@@ -79,7 +80,17 @@ extension Setup {
         configuration.slot = slot
         configuration.confirmIntervalMs = 50
         configuration.statusIntervalMs = 100
+        configuration.heartbeatMs = 100
         return configuration
+    }
+
+    /// What CDC says of itself in Kafka.
+    func note() throws -> SlotNote? {
+        let admin = try Admin(KafkaConfiguration(bootstrapServers: kafka))
+        defer { admin.close(deadlineMs: 500) }
+        let group = "\(configuration.group).\(slot)"
+        let metadata = try admin.groupOffsets(group, [TopicPartition(topic, 0)]).first?.metadata
+        return try metadata.flatMap { $0.isEmpty ? nil : try SlotNote(decoding: $0.utf8.span) }
     }
 
     func confirmed() throws -> LSN {

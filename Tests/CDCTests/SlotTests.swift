@@ -4,6 +4,7 @@ import Runtime
 import System
 import TestSupport
 import Testing
+import Wire
 
 @testable import CDC
 
@@ -12,7 +13,7 @@ import Testing
     @Test func `a quiet table holds no log back while others are busy`() throws {
         let setup = try Setup()
         var configuration = setup.configuration
-        configuration.heartbeatBytes = 1 << 40
+        configuration.heartbeatMs = 1 << 40
         let cdc = RunningCDC(configuration)
         #expect(cdc.waitFor("streaming"))
         try setup.postgres.execute("CREATE TABLE busy AS SELECT generate_series(1, 1000) AS n")
@@ -23,9 +24,7 @@ import Testing
 
     @Test func `when only another database is busy, a heartbeat moves the slot`() throws {
         let setup = try Setup()
-        var configuration = setup.configuration
-        configuration.heartbeatBytes = 100_000
-        let cdc = RunningCDC(configuration)
+        let cdc = RunningCDC(setup.configuration)
         #expect(cdc.waitFor("streaming"))
         var other = try PostgresConnection(try PostgresCluster.shared().freshDatabase())
         try other.execute("CREATE TABLE busy AS SELECT generate_series(1, 10000) AS n")
@@ -34,6 +33,27 @@ import Testing
         #expect((cdc.value("fanout_cdc_retained_wal_bytes") ?? 0) > 0)
         #expect(cdc.value("fanout_cdc_safe_wal_bytes") == -1 && cdc.value("fanout_cdc_slot_in_danger") == 0)
         #expect(cdc.stop() == nil)
+    }
+
+    @Test func `an idle CDC's position grows with the database's clock, and stands still when nobody follows`() throws {
+        let setup = try Setup()
+        let cdc = RunningCDC(setup.configuration)
+        #expect(cdc.waitFor("streaming"))
+        func databaseMs() throws -> Int64 {
+            try setup.postgres.query("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8").int(0, 0) ?? 0
+        }
+        for _ in 0..<3 {
+            let (nowMs, before) = (try databaseMs(), try setup.confirmed())
+            // The position of which the note tells is the one that Postgres is told next.
+            #expect(try eventually { try setup.note()?.atMs ?? 0 >= nowMs }, "\(cdc.text)")
+            #expect(try eventually { try setup.confirmed() > before }, "\(cdc.text)")
+            #expect(try setup.note()?.atMs ?? .max <= databaseMs())
+        }
+        #expect(cdc.stop() == nil)
+        let (note, nowMs) = (try #require(try setup.note()), try databaseMs())
+        #expect(note.atMs ?? .max < nowMs && note.slot == setup.slot && note.aside.isEmpty)
+        try setup.postgres.execute("SELECT pg_logical_emit_message(false, 'fanout.heartbeat', '1')")
+        #expect(try setup.note() == note)
     }
 
     @Test func `while Kafka takes nothing the slot is looked after all the same, and the log says why`() throws {

@@ -11,6 +11,9 @@ struct StoredState: Equatable {
     var slot: String
     /// Everything that committed before is in Kafka.
     var position: LSN
+    /// A time of the database's clock when everything that had committed was before the position; nil until the first
+    /// heartbeat.
+    var atMs: Int64?
     /// The first topic, in the order of their names, whose tables still have to be read whole; nil while streaming. One
     /// name stands for all that follow it, so that this stays small however many there are.
     var unreadFrom: String?
@@ -20,7 +23,7 @@ struct StoredState: Equatable {
     /// What Kafka takes as the metadata of an offset, unless told otherwise (`offset.metadata.max.bytes`).
     static let bytesMax = 4096
 
-    enum Field: String, CaseIterable { case system, slot, lsn, unread, filters }
+    enum Field: String, CaseIterable { case system, slot, lsn, at, unread, filters }
     enum FilterField: String, CaseIterable { case from, through, snapshot, until }
     private static let fields = JSONFields<Field>()
     private static let filterFields = JSONFields<FilterField>()
@@ -31,6 +34,7 @@ struct StoredState: Equatable {
             $0.field("system", systemID)
             $0.field("slot", slot)
             $0.field("lsn", position.description)
+            if let atMs { $0.field("at", atMs) }
             if let unreadFrom { $0.field("unread", unreadFrom) }
             if !filters.isEmpty {
                 $0.name("filters")
@@ -83,6 +87,7 @@ struct StoredState: Equatable {
         var system: String?
         var slot: String?
         var position: LSN?
+        var atMs: Int64?
         var unreadFrom: String?
         var filters: [SnapshotFilter] = []
         try reader.beginObject()
@@ -91,6 +96,7 @@ struct StoredState: Equatable {
             case .system: system = try reader.readText()
             case .slot: slot = try reader.readText()
             case .lsn: position = LSN(try reader.readText())
+            case .at: atMs = try reader.readInt()
             case .unread: unreadFrom = try reader.readText()
             case .filters:
                 try reader.beginArray()
@@ -119,6 +125,7 @@ struct StoredState: Equatable {
         try reader.finish()
         guard let system, let slot, let position else { throw JSONError(.missingField, at: bytes.count) }
         self.init(systemID: system, slot: slot, position: position, unreadFrom: unreadFrom, filters: filters)
+        self.atMs = atMs
     }
 }
 

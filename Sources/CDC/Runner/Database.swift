@@ -52,7 +52,9 @@ struct Database: ~Copyable {
             "read the server's settings",
             """
             SELECT current_setting('wal_level'), rolreplication OR rolsuper, current_user::text,
-                (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int
+                (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
+                (SELECT bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc
+                    WHERE proname = 'pg_logical_emit_message')
             FROM pg_roles WHERE rolname = current_user
             """)
         if server.text(0, 0) != "logical" {
@@ -64,6 +66,13 @@ struct Database: ~Copyable {
             let user = server.text(0, 2) ?? "?"
             throw CDCError(
                 .setup, "role \(user) has no right to replicate", hint: "ALTER ROLE \(SQL.identifier(user)) REPLICATION"
+            )
+        }
+        if server.bool(0, 5) != true {
+            let user = server.text(0, 2) ?? "?"
+            throw CDCError(
+                .setup, "role \(user) may not execute pg_logical_emit_message, which heartbeats are written with",
+                hint: "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog TO \(SQL.identifier(user)), or on that alone"
             )
         }
         if needsSlot, let used = server.int(0, 3), let limit = server.int(0, 4), used >= limit {
@@ -159,6 +168,17 @@ struct Database: ~Copyable {
         return SlotHealth(
             walStatus: row.text(0, 0) ?? "", retainedBytes: row.int(0, 1) ?? 0, safeBytes: row.int(0, 2),
             behindBytes: row.int(0, 3) ?? 0)
+    }
+
+    /// Writes the database's time into its log, for whoever reads the slot to see how old what it has reached is. Costs a
+    /// hundred bytes of log; a standby cannot.
+    mutating func beat() throws(CDCError) {
+        _ = try ask(
+            "write a heartbeat",
+            """
+            SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(false, $1,
+                (extract(epoch FROM clock_timestamp()) * 1000)::int8::text) END
+            """, [.text(Heartbeat.prefix)])
     }
 
     /// Whether this session now is the one that reads the slot; others wait until it ends.

@@ -130,7 +130,7 @@ final class Session {
     func lookAround(_ now: UInt64) throws(CDCError) {
         watchKafka(now)
         if now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 { try sendStatus(now) }
-        if hasSlot { try slotWatch.look(now, isIdle: replication != nil && outlet.tracker.isIdle) }
+        if hasSlot { try slotWatch.look(now) }
     }
 
     /// Not while a row is being written: the writer is taken then.

@@ -38,7 +38,7 @@ extension Session {
                 try sendStatus(now)
             }
             try lookAround(now)
-            if now - lastConfirmNs > UInt64(configuration.confirmIntervalMs) * 1_000_000, try confirm() {
+            if now - lastConfirmNs > UInt64(configuration.confirmIntervalMs) * 1_000_000, try confirm(&stream) {
                 lastConfirmNs = now
             }
             stream.publish(to: metrics, outlet)
@@ -192,12 +192,14 @@ extension Session {
             for relation in relations {
                 if let table = try stream.table(relation) { try truncate(table, stream.context) }
             }
-        case .message(_, _, let prefix, let content):
+        case .message(_, let lsn, let prefix, let content):
             // One that is part of a transaction asks for nothing: in its middle the snapshot would be of another moment.
+            let text = String(showing: body.extracting(content))
             if prefix == SnapshotRequest.prefix, !outlet.isTransactionOpen {
-                let order = SnapshotOrder(text: String(showing: body.extracting(content)))
+                let order = SnapshotOrder(text: text)
                 if order.isFor(slot: configuration.slot) { try snapshotOnRequest(order, &stream) }
             }
+            if prefix == Heartbeat.prefix, let ms = Int64(text) { stream.heartbeat.passed(lsn, ms) }
         case .origin, .type, .streamStart, .streamStop, .streamCommit, .streamAbort: break
         }
     }
@@ -205,10 +207,11 @@ extension Session {
     // MARK: Positions
 
     /// Stores what Kafka has acknowledged; only what is stored is then confirmed to Postgres.
-    private func confirm() throws(CDCError) -> Bool {
+    private func confirm(_ stream: inout StreamState) throws(CDCError) -> Bool {
         let position = outlet.tracker.confirmable
         guard var state = store.current, position > state.position, !store.isCommitting else { return false }
         state.position = position
+        state.atMs = stream.heartbeat.reached(position) ?? state.atMs
         state.filters.removeAll { $0.until <= position }
         try store.storeLater(state, firstPartitionEnd: outlet.firstPartitionEnd)
         return true
@@ -230,6 +233,7 @@ extension Session {
 struct StreamState {
     var decoder = PgOutputDecoder()
     var context = ChangeContext(id: 0, lsn: .zero, xid: nil, commitMs: 0, snapshot: .none, nowMs: 0)
+    var heartbeat = Heartbeat()
     var payload = 0
     var mustReply = false
     var changes = 0

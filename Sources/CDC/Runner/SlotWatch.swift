@@ -20,15 +20,14 @@ final class SlotWatch {
         self.metrics = metrics
     }
 
-    /// Looks, if it is time.
-    /// - Parameter isIdle: everything that was read is in Kafka, so that the slot may be pushed on when only other tables
-    ///   or databases are busy.
-    func look(_ now: UInt64, isIdle: Bool) throws(CDCError) {
-        guard lastNs == 0 || now - lastNs > UInt64(configuration.statusIntervalMs) * 1_000_000 else { return }
+    /// Looks, if it is time. Each look writes a heartbeat, which also moves the slot on when only other tables or databases
+    /// are busy.
+    func look(_ now: UInt64) throws(CDCError) {
+        guard lastNs == 0 || now - lastNs > UInt64(configuration.heartbeatMs) * 1_000_000 else { return }
         lastNs = now
         let health: Database.SlotHealth?
         do throws(CDCError) {
-            health = try ask(isIdle: isIdle)
+            health = try ask()
         } catch {
             database = nil
             return log.warning("cannot see how the slot does", ["error": "\(error)"])
@@ -46,7 +45,7 @@ final class SlotWatch {
         }
     }
 
-    private func ask(isIdle: Bool) throws(CDCError) -> Database.SlotHealth? {
+    private func ask() throws(CDCError) -> Database.SlotHealth? {
         if database == nil {
             var made = try Database(configuration.postgres) { _ in }
             made.connection.answerTimeoutMs = Self.timeoutMs
@@ -54,10 +53,7 @@ final class SlotWatch {
         }
         guard var connected = database.take() else { return nil }
         let health = try connected.health(of: configuration.slot)
-        if let health, isIdle, health.behindBytes > configuration.heartbeatBytes {
-            _ = try connected.ask(
-                "push the slot on", "SELECT pg_logical_emit_message(false, 'fanout.heartbeat', '')")
-        }
+        try connected.beat()
         database = consume connected
         return health
     }

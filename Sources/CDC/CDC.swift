@@ -56,11 +56,8 @@ public final class CDC: Sendable {
             do throws(CDCError) {
                 try runSession(loop)
             } catch {
-                switch error.code {
-                case .stopped: return
-                case .transient, .protocol: break
-                case .setup, .configuration, .slotLost: throw error
-                }
+                if error.code == .stopped { return }
+                if error.isFinal { throw error }
                 if isStopped { return }
                 metrics.reconnects.add()
                 if clock.monotonicNs - begunNs > 10_000_000_000 { backoffMs = Self.backoffMinMs }

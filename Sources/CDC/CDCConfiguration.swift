@@ -13,6 +13,9 @@ public struct CDCConfiguration: Sendable {
     /// The group whose committed metadata holds what CDC remembers.
     public var group: String
     public var resnapshot = Resnapshot.auto
+    /// Whether a database that is older than what the topics hold, or another, is read all the same, and what it does not
+    /// have deleted from the topics.
+    public var acceptsRestoredDatabase = false
     /// Values in binary: less work for the server, for tables whose types all have a known binary form (`BinaryValue`).
     public var binary = false
     /// Whether large transactions are received while they are under way, and kept on disk until they commit.

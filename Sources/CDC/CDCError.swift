@@ -10,6 +10,8 @@ public struct CDCError: Error, Sendable, CustomStringConvertible {
         case configuration
         /// The slot was lost or is another one, and starting over is forbidden.
         case slotLost
+        /// The database is older than what the topics hold, or another; going on would delete from the topics.
+        case restoredDatabase
         /// Postgres or Kafka went away: try again.
         case transient
         /// The stream is not as the protocol says.
@@ -27,6 +29,9 @@ public struct CDCError: Error, Sendable, CustomStringConvertible {
         self.message = message
         self.hint = hint
     }
+
+    /// Trying again does not help.
+    var isFinal: Bool { ![.transient, .protocol, .stopped].contains(code) }
 
     public var description: String { hint.map { "\(message); run: \($0)" } ?? message }
 

@@ -39,6 +39,24 @@ public struct ReplicationConnection: ~Copyable {
         return System(systemID: systemID, timeline: timeline, position: position, database: result.text(0, 3))
     }
 
+    /// Where each timeline before this one was left, oldest first: a server that was restored from a backup or took over
+    /// from another goes on with a new timeline from there.
+    public mutating func forks(of timeline: Int64) throws(PostgresError) -> [(timeline: Int64, at: LSN)] {
+        // The first has no history.
+        guard timeline > 1 else { return [] }
+        let result = try connection.execute("TIMELINE_HISTORY \(timeline)")
+        guard result.rowCount == 1, result.columnCount >= 2, let content = result.text(0, 1) else {
+            throw PostgresError(.unexpectedAnswer, "TIMELINE_HISTORY was not answered as documented")
+        }
+        // A line each: its number, where it was left, and why.
+        return content.split(separator: "\n").compactMap { line in
+            let parts = line.split(separator: "\t")
+            guard parts.count >= 2, let number = Int64(parts[0].filter(\.isNumber)), let at = LSN(String(parts[1]))
+            else { return nil }
+            return (number, at)
+        }
+    }
+
     public struct CreatedSlot: Equatable, Sendable {
         /// The stream will hold every transaction that commits after this point…
         public var consistentPoint: LSN

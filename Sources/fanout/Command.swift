@@ -34,7 +34,8 @@ enum ExitCode: Int32 {
     case usage = 2
     /// `lag --check`: cannot tell.
     case unknown = 3
-    /// CDC stopped because its slot was lost and `--resnapshot never` forbids to start over.
+    /// CDC stopped because its slot was lost and `--resnapshot never` forbids to start over, or because the database is
+    /// older than what the topics hold.
     case slotLost = 4
     /// `chat` stopped because the log would take nothing from it any more: start it again.
     case logLost = 5

@@ -60,6 +60,49 @@ import Testing
         try postgres.execute("DROP ROLE \(role)")
     }
 
+    @Test func `what may not be read is told before a slot is made`() throws {
+        let setup = try Setup()
+        let role = "reader\(UInt32.random(in: 0 ... .max))"
+        try setup.postgres.execute("CREATE ROLE \(role) LOGIN REPLICATION; GRANT SELECT ON whole TO \(role)")
+        defer { _ = try? setup.postgres.execute("DROP OWNED BY \(role); DROP ROLE \(role)") }
+        var arguments = setup.arguments
+        arguments[2] = setup.database.replacing("user=postgres", with: "user=\(role)")
+        func refused(_ wanted: [String]) throws {
+            let result = try FanoutProcess.run(arguments)
+            #expect(result.status == 1, "\(result.text)")
+            for text in wanted { #expect(result.text.contains(text), "\(result.text)") }
+            #expect(try setup.slotCount() == 0)
+        }
+        try refused(["may not read table public.keyed", #"GRANT SELECT ON "public"."keyed" TO "\#(role)""#])
+        try setup.postgres.execute("GRANT SELECT ON keyed TO \(role); ALTER TABLE keyed ENABLE ROW LEVEL SECURITY")
+        try refused(["row security hides rows of public.keyed", #"ALTER ROLE "\#(role)" BYPASSRLS"#])
+        let function = "FUNCTION pg_logical_emit_message(boolean, text, text)"
+        try setup.postgres.execute(
+            "ALTER TABLE keyed DISABLE ROW LEVEL SECURITY; REVOKE EXECUTE ON \(function) FROM PUBLIC")
+        try refused(["may not execute pg_logical_emit_message"])
+        try setup.postgres.execute("GRANT EXECUTE ON \(function) TO \(role)")
+        let cdc = try FanoutProcess(arguments)
+        defer { cdc.kill() }
+        #expect(cdc.waitForOutput("streaming"), "\(cdc.text)")
+    }
+
+    @Test func `a first start that fails for good takes its slot away, and the next begins as the first`() throws {
+        let setup = try Setup()
+        // Found by nothing but reading the rows.
+        try setup.postgres.execute(
+            """
+            INSERT INTO whole (a, b) VALUES (0, 'x'), (1, 'y');
+            ALTER PUBLICATION p SET TABLE whole WHERE (1 / a > 0), keyed
+            """)
+        let failed = try FanoutProcess.run(setup.arguments)
+        #expect(failed.status == 1 && failed.text.contains("division by zero"), "\(failed.text)")
+        #expect(try failed.text.contains("dropped the slot") && setup.slotCount() == 0, "\(failed.text)")
+        try setup.postgres.execute("ALTER PUBLICATION p SET TABLE whole, keyed")
+        #expect(try setup.start().waitForOutput("streaming"))
+        #expect(setup.cdc?.text.contains("first start") == true, "\(setup.cdc?.text ?? "")")
+        try setup.expectTrue("after a failed start")
+    }
+
     @Test func `no free slot is told before anything is tried`() throws {
         let kafka = try TestKafka.shared()
         let cluster = try PostgresCluster(settings: ["max_replication_slots": "1"])

@@ -75,12 +75,13 @@ import Testing
     }
 
     @Test func `what is remembered reads back, and nonsense is nothing`() {
-        let state = StoredState(
+        var state = StoredState(
             systemID: "123", slot: "fanout", position: LSN(1 << 40), unreadFrom: "chat.members",
             filters: [
                 SnapshotFilter(from: "a", through: "b", snapshot: TransactionSnapshot("5:9:6,7")!, until: LSN(9)),
                 SnapshotFilter(from: "c", snapshot: TransactionSnapshot("5:5:")!, until: LSN(10)),
             ])
+        (state.databaseID, state.timeline, state.atMs) = (5, 3, 1_764_534_692_000)
         #expect(StoredState(text: state.text) == state)
         for bad in ["", "{}", "[]", #"{"system":"1","slot":"s"}"#, #"{"system":"1","slot":"s","lsn":"x"}"#] {
             #expect(StoredState(text: bad) == nil)
@@ -97,14 +98,47 @@ import Testing
         for bad in ["", "1:2", "2:1:", "a:b:", "1:2:x"] { #expect(TransactionSnapshot(bad) == nil) }
     }
 
+    private static let server = ServerFacts(
+        systemID: "1", database: "d", databaseID: 5, timeline: 1, position: LSN(200))
+
+    @Test func `another or an older database is not read in place of the one that the topics hold`() {
+        var state = StoredState(systemID: "1", slot: "s", position: LSN(100))
+        (state.databaseID, state.timeline) = (5, 1)
+        let slot = SlotFacts(
+            plugin: "pgoutput", database: "d", isActive: false, confirmed: LSN(90), walStatus: "reserved")
+        func reason(_ change: (inout ServerFacts) -> Void, slot: SlotFacts?) -> String? {
+            var server = Self.server
+            change(&server)
+            let decision = StartDecision.decide(stored: state, slot: slot, server: server)
+            if case .restored(let reason) = decision { return reason }
+            #expect(slot == nil ? decision != .stream : decision == .stream)
+            return nil
+        }
+        func fork(_ timeline: Int64, at position: UInt64) -> ServerFacts.Fork {
+            ServerFacts.Fork(timeline: timeline, at: LSN(position))
+        }
+        // Whether it still has the slot, as a copied directory has, or not, as a backup has none.
+        for slot in [slot, nil] {
+            #expect(reason({ _ in }, slot: slot) == nil)
+            #expect(reason({ $0.systemID = "2" }, slot: slot)?.contains("another database cluster") == true)
+            #expect(reason({ $0.databaseID = 6 }, slot: slot)?.contains("dropped and made again") == true)
+            #expect(reason({ $0.position = LSN(99) }, slot: slot)?.contains("the server is at 0/63") == true)
+            #expect(reason({ $0.timeline = 2 }, slot: slot)?.contains("does not come from") == true)
+            let forks = [fork(1, at: 99), fork(2, at: 150)]
+            #expect(reason({ ($0.timeline, $0.forks) = (3, forks) }, slot: slot)?.contains("left timeline 1") == true)
+            // A standby that had everything has taken over.
+            #expect(reason({ ($0.timeline, $0.forks) = (2, [fork(1, at: 100)]) }, slot: slot) == nil)
+        }
+        (state.databaseID, state.timeline) = (nil, nil)
+        #expect(reason({ ($0.timeline, $0.databaseID) = (9, 9) }, slot: slot) == nil, "stored by an older version")
+    }
+
     @Test func `a slot that is not the one that was left is never streamed from`() {
         let state = StoredState(systemID: "1", slot: "s", position: LSN(100))
         let slot = SlotFacts(
             plugin: "pgoutput", database: "d", isActive: false, confirmed: LSN(90), walStatus: "reserved")
-        func decide(
-            _ stored: StoredState?, _ slot: SlotFacts?, system: String = "1", position: UInt64 = 200
-        ) -> StartDecision {
-            .decide(stored: stored, slot: slot, systemID: system, serverPosition: LSN(position), database: "d")
+        func decide(_ stored: StoredState?, _ slot: SlotFacts?) -> StartDecision {
+            .decide(stored: stored, slot: slot, server: Self.server)
         }
         func isSnapshot(_ decision: StartDecision) -> Bool { if case .snapshot = decision { true } else { false } }
         #expect(decide(state, slot) == .stream)
@@ -114,8 +148,6 @@ import Testing
         #expect(isSnapshot(decide(nil, nil)))
         #expect(isSnapshot(decide(nil, slot)))
         #expect(isSnapshot(decide(state, nil)))
-        #expect(isSnapshot(decide(state, slot, system: "2")))
-        #expect(isSnapshot(decide(state, slot, position: 99)))
         for change: (inout SlotFacts) -> Void in [
             { $0.confirmed = LSN(101) }, { $0.walStatus = "lost" },
         ] {
@@ -132,8 +164,9 @@ import Testing
                 plugin: "pgoutput", database: "d", isActive: false, confirmed: LSN(90), walStatus: "lost")
             change(&slot)
             for stored in [state, nil] {
-                let decision = StartDecision.decide(
-                    stored: stored, slot: slot, systemID: "2", serverPosition: LSN(1), database: "d")
+                var server = Self.server
+                (server.systemID, server.position) = ("2", LSN(1))
+                let decision = StartDecision.decide(stored: stored, slot: slot, server: server)
                 guard case .refuse = decision else {
                     Issue.record("\(decision)")
                     continue

@@ -42,6 +42,10 @@ final class Setup {
         #expect(isGone)
     }
 
+    func slotCount() throws -> Int64? {
+        try postgres.query("SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", [.text(slot)]).int(0, 0)
+    }
+
     var arguments: [String] {
         ["cdc", "--postgres", database, "--kafka", kafka, "--slot", slot] + RandomTables.routes(topic)
     }

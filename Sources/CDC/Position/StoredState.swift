@@ -8,6 +8,10 @@ internal import Wire
 struct StoredState: Equatable {
     /// The database cluster's identity.
     var systemID: String
+    /// Nil in what versions before these have stored.
+    var databaseID: UInt32?
+    /// The server's timeline: it begins another where it is restored from a backup, and where a standby takes over.
+    var timeline: Int64?
     var slot: String
     /// Everything that committed before is in Kafka.
     var position: LSN
@@ -23,7 +27,7 @@ struct StoredState: Equatable {
     /// What Kafka takes as the metadata of an offset, unless told otherwise (`offset.metadata.max.bytes`).
     static let bytesMax = 4096
 
-    enum Field: String, CaseIterable { case system, slot, lsn, at, unread, filters }
+    enum Field: String, CaseIterable { case system, database, timeline, slot, lsn, at, unread, filters }
     enum FilterField: String, CaseIterable { case from, through, snapshot, until }
     private static let fields = JSONFields<Field>()
     private static let filterFields = JSONFields<FilterField>()
@@ -32,6 +36,8 @@ struct StoredState: Equatable {
         var json = JSONWriter()
         json.object {
             $0.field("system", systemID)
+            if let databaseID { $0.field("database", Int64(databaseID)) }
+            if let timeline { $0.field("timeline", timeline) }
             $0.field("slot", slot)
             $0.field("lsn", position.description)
             if let atMs { $0.field("at", atMs) }
@@ -87,6 +93,8 @@ struct StoredState: Equatable {
         var system: String?
         var slot: String?
         var position: LSN?
+        var databaseID: UInt32?
+        var timeline: Int64?
         var atMs: Int64?
         var unreadFrom: String?
         var filters: [SnapshotFilter] = []
@@ -94,6 +102,8 @@ struct StoredState: Equatable {
         while let name = try reader.nextField() {
             switch Self.fields.find(name, in: bytes) {
             case .system: system = try reader.readText()
+            case .database: databaseID = UInt32(truncatingIfNeeded: try reader.readInt())
+            case .timeline: timeline = try reader.readInt()
             case .slot: slot = try reader.readText()
             case .lsn: position = LSN(try reader.readText())
             case .at: atMs = try reader.readInt()
@@ -125,7 +135,7 @@ struct StoredState: Equatable {
         try reader.finish()
         guard let system, let slot, let position else { throw JSONError(.missingField, at: bytes.count) }
         self.init(systemID: system, slot: slot, position: position, unreadFrom: unreadFrom, filters: filters)
-        self.atMs = atMs
+        (self.databaseID, self.timeline, self.atMs) = (databaseID, timeline, atMs)
     }
 }
 

@@ -43,7 +43,7 @@ struct Database: ~Copyable {
 
     // MARK: Set-up
 
-    /// Everything that must be so before a slot can be made; the first thing that is not is thrown with what to run.
+    /// Everything that must be so before a slot is made, since one that nobody reads keeps the server's log for ever; the first thing that is not is thrown with what to run.
     mutating func check(publication: String, routes: [TableRoute], needsSlot: Bool) throws(CDCError) {
         guard connection.serverVersion >= 150_000 else {
             throw CDCError(.setup, "Postgres is of version \(connection.serverVersion / 10_000); 15 or newer is needed")
@@ -100,8 +100,15 @@ struct Database: ~Copyable {
                 SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                         WHERE n.nspname = $1 AND c.relname = $2),
                     EXISTS (SELECT 1 FROM pg_publication_tables
-                        WHERE pubname = $3 AND schemaname = $1 AND tablename = $2)
+                        WHERE pubname = $3 AND schemaname = $1 AND tablename = $2),
+                    (SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+                        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                        WHERE n.nspname = $1 AND c.relname = $2),
+                    (SELECT row_security_active(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                        WHERE n.nspname = $1 AND c.relname = $2), current_user::text
                 """, [.text(route.schema), .text(route.table), .text(publication)])
+            let name = "\(SQL.identifier(route.schema)).\(SQL.identifier(route.table))"
+            let user = SQL.identifier(found.text(0, 4) ?? "?")
             if found.bool(0, 0) != true {
                 throw CDCError(
                     .setup, "there is no table \(route.name) in database \(name)",
@@ -111,8 +118,18 @@ struct Database: ~Copyable {
             if found.bool(0, 1) != true {
                 throw CDCError(
                     .setup, "table \(route.name) is not in publication \(publication)",
-                    hint: "ALTER PUBLICATION \(SQL.identifier(publication)) ADD TABLE "
-                        + "\(SQL.identifier(route.schema)).\(SQL.identifier(route.table))")
+                    hint: "ALTER PUBLICATION \(SQL.identifier(publication)) ADD TABLE \(name)")
+            }
+            if found.bool(0, 2) != true {
+                throw CDCError(
+                    .setup, "role \(found.text(0, 4) ?? "?") may not read table \(route.name)",
+                    hint: "GRANT USAGE ON SCHEMA \(SQL.identifier(route.schema)) TO \(user); "
+                        + "GRANT SELECT ON \(name) TO \(user)")
+            }
+            if found.bool(0, 3) == true {
+                throw CDCError(
+                    .setup, "row security hides rows of \(route.name) from role \(found.text(0, 4) ?? "?")",
+                    hint: "ALTER ROLE \(user) BYPASSRLS")
             }
         }
     }
@@ -122,6 +139,8 @@ struct Database: ~Copyable {
     struct Server: Equatable {
         var systemID: String
         var position: LSN
+        /// Of the database: one that is dropped and made again under its name has another.
+        var databaseID: UInt32
     }
 
     private static let position =
@@ -130,8 +149,13 @@ struct Database: ~Copyable {
     mutating func server() throws(CDCError) -> Server {
         let row = try ask(
             "read the server's identity",
-            "SELECT system_identifier::text, (\(Self.position))::text FROM pg_control_system()")
-        return Server(systemID: row.text(0, 0) ?? "", position: row.text(0, 1).flatMap { LSN($0) } ?? .zero)
+            """
+            SELECT system_identifier::text, (\(Self.position))::text,
+                (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
+            """)
+        return Server(
+            systemID: row.text(0, 0) ?? "", position: row.text(0, 1).flatMap { LSN($0) } ?? .zero,
+            databaseID: UInt32(truncatingIfNeeded: row.int(0, 2) ?? 0))
     }
 
     mutating func slot(_ slot: String) throws(CDCError) -> SlotFacts? {

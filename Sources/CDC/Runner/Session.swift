@@ -70,13 +70,22 @@ final class Session {
         for route in configuration.routes {
             _ = try encoder(for: database.table(route, publication: configuration.publication).relation)
         }
-        let server = try database.server()
+        let server = try serverFacts()
         let slot = try database.slot(configuration.slot)
-        let decision = StartDecision.decide(
-            stored: store.current, slot: slot, systemID: server.systemID, serverPosition: server.position,
-            database: database.name)
-        switch decision {
+        switch StartDecision.decide(stored: store.current, slot: slot, server: server) {
         case .stream: break
+        case .restored(let reason):
+            guard configuration.acceptsRestoredDatabase else {
+                throw CDCError(
+                    .restoredDatabase,
+                    "\(reason): it was restored from a backup, or is not the one that was meant; reading it again would "
+                        + "delete from \(outlet.topicNames.joined(separator: ", ")) every row that it does not have",
+                    hint: "fanout cdc --accept-restored-database once, if these rows shall go")
+            }
+            log.warning(
+                "reading a restored database, and deleting from the topics what it does not have",
+                ["reason": "\(reason)"])
+            try snapshot(server, replacing: slot)
         case .refuse(let reason): throw CDCError(foreignSlot: configuration.slot, reason)
         case .resumeSnapshot:
             log.info(
@@ -91,9 +100,34 @@ final class Session {
             }
             if isFirst { log.info("reading the tables", ["reason": "\(reason)"]) }
             if !isFirst { log.warning("reading the tables again", ["reason": "\(reason)"]) }
-            try snapshot(systemID: server.systemID, replacing: slot)
+            do throws(CDCError) {
+                try snapshot(server, replacing: slot)
+            } catch {
+                if isFirst, error.isFinal || store.current == nil { dropSlotOfFailedStart() }
+                throw error
+            }
+        }
+        // A standby has taken over that has all of what we know, or an older version did not store it.
+        if store.current?.timeline != server.timeline || store.current?.databaseID != server.databaseID {
+            try store.update(firstPartitionEnd: outlet.firstPartitionEnd) {
+                ($0.timeline, $0.databaseID) = (server.timeline, server.databaseID)
+            }
         }
         try stream()
+    }
+
+    private func serverFacts() throws(CDCError) -> ServerFacts {
+        let known = try database.server()
+        var connection = try replicationConnection()
+        do throws(PostgresError) {
+            let timeline = try connection.identifySystem().timeline
+            let forks = try connection.forks(of: timeline).map { ServerFacts.Fork(timeline: $0.timeline, at: $0.at) }
+            return ServerFacts(
+                systemID: known.systemID, database: database.name, databaseID: known.databaseID, timeline: timeline,
+                forks: forks, position: known.position)
+        } catch {
+            throw CDCError(error, "cannot read the server's timeline")
+        }
     }
 
     func encoder(for relation: Relation) throws(CDCError) -> TableEncoder? {

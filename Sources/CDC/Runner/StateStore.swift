@@ -61,6 +61,16 @@ final class StateStore {
         current = state
     }
 
+    /// As if there had never been a start.
+    func forget() throws(CDCError) {
+        do throws(KafkaError) {
+            try consumer.commit([CommittedOffset(place, offset: offset, metadata: "")], timeoutMs: Self.timeoutMs)
+        } catch {
+            throw Self.failure(error)
+        }
+        current = nil
+    }
+
     /// Changes what is stored and waits for it, after what is on its way: either would undo the other, and the position
     /// could fall below one that Postgres has been told.
     func update(firstPartitionEnd: Int64, _ change: (inout StoredState) -> Void) throws(CDCError) {

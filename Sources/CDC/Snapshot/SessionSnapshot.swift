@@ -4,15 +4,35 @@ internal import Runtime
 
 /// Snapshots: tables read whole, and rows that are in the topics and no more in the database.
 extension Session {
+    /// Of a start that has failed for good, when there was no slot before: a slot that nobody reads would keep the server's
+    /// log until its disk is full.
+    func dropSlotOfFailedStart() {
+        guard hasSlot else { return }
+        do throws(CDCError) {
+            try store.forget()
+            var maker = try replicationConnection()
+            do throws(PostgresError) { try maker.dropSlot(configuration.slot) } catch {
+                throw CDCError(error, "cannot drop slot \(configuration.slot)")
+            }
+            hasSlot = false
+            log.info("dropped the slot that this start had made", ["slot": "\(configuration.slot)"])
+        } catch {
+            log.error(
+                "the slot that this start had made is left, and keeps the server's log",
+                ["error": "\(error)", "run": "SELECT pg_drop_replication_slot('\(configuration.slot)')"])
+        }
+    }
+
     /// Makes the slot, then reads every table as it was at the slot's first moment.
-    func snapshot(systemID: String, replacing old: SlotFacts?) throws(CDCError) {
+    func snapshot(_ server: ServerFacts, replacing old: SlotFacts?) throws(CDCError) {
         var maker = try replicationConnection()
         let created = try makeSlot(on: &maker, replacing: old)
         hasSlot = true
         guard let name = created.snapshotName else { throw CDCError(.protocol, "the slot came without a snapshot") }
-        let state = StoredState(
-            systemID: systemID, slot: configuration.slot, position: created.consistentPoint,
+        var state = StoredState(
+            systemID: server.systemID, slot: configuration.slot, position: created.consistentPoint,
             unreadFrom: outlet.topicNames.min())
+        (state.databaseID, state.timeline) = (server.databaseID, server.timeline)
         try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
         try begin(importing: name)
         // The transaction has the snapshot now; the connection that lent it may go.
@@ -21,7 +41,7 @@ extension Session {
         try readUnread(at: created.consistentPoint)
     }
 
-    private func replicationConnection() throws(CDCError) -> ReplicationConnection {
+    func replicationConnection() throws(CDCError) -> ReplicationConnection {
         do throws(PostgresError) {
             return try ReplicationConnection(configuration.postgres)
         } catch {

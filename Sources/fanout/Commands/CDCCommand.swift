@@ -19,7 +19,8 @@ extension Command {
 
             fanout cdc snapshot --table orders    reads one table again, while changes are streamed; done when it returns
 
-            Exit status 4: the slot was lost, and --resnapshot never forbids to start over.
+            Exit status 4: the slot was lost, and --resnapshot never forbids to start over; or the database is older than
+            what the topics hold (restored from a backup), or another, and nobody has said --accept-restored-database.
             """,
         options: Option.kafka + [
             Option.postgres, Option.metrics,
@@ -29,6 +30,9 @@ extension Command {
             Option(
                 "resnapshot", .choice(CDCConfiguration.Resnapshot.allCases.map(\.rawValue)),
                 "when the slot was lost: read everything again, or stop", standard: "auto"),
+            Option(
+                "accept-restored-database", .flag,
+                "read a database that was restored from a backup, and delete from the topics what it does not have"),
             Option(
                 "stream-large", .choice(["yes", "no"]),
                 "receive large transactions while they are under way, and keep them on disk until they commit",
@@ -67,6 +71,7 @@ extension Command {
         configuration.spillDirectory = options.string("spill") ?? Environment["TMPDIR"] ?? configuration.spillDirectory
         configuration.resnapshot =
             options.string("resnapshot").flatMap(CDCConfiguration.Resnapshot.init) ?? configuration.resnapshot
+        configuration.acceptsRestoredDatabase = options.flag("accept-restored-database")
         let cdc = CDC(configuration, log: invocation.log, clock: invocation.clock, metrics: invocation.metrics)
         return try invocation.runStage(
             run: { try cdc.run() }, isReady: { cdc.isReady }, stop: { cdc.stop() })
@@ -96,5 +101,5 @@ extension Command {
 }
 
 extension CDCError: HasExitCode {
-    var exitCode: ExitCode { code == .slotLost ? .slotLost : .failure }
+    var exitCode: ExitCode { code == .slotLost || code == .restoredDatabase ? .slotLost : .failure }
 }

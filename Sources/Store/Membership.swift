@@ -24,6 +24,37 @@ public enum Membership {
         public let memberCount: Int
     }
 
+    /// A chat, and what a user is in it, if anything: for calls that change it.
+    public struct Place: Sendable, Equatable {
+        public let isMember: Bool
+        public let isAdmin: Bool
+        public let isDirect: Bool
+        public let title: String?
+        public let metaVersion: Int64
+        public let memberCount: Int
+    }
+
+    /// No row when there is no such chat.
+    public static func place(of user: UserID, in chat: ChatID) -> Statement<Place> {
+        Statement(
+            "membership.place",
+            """
+            SELECT m.user_id IS NOT NULL, m.role IS NOT DISTINCT FROM 'admin', c.kind = 'direct', c.title, c.meta_version,
+                   (SELECT count(*) FROM members WHERE chat_id = $1)
+            FROM chats c LEFT JOIN members m ON m.chat_id = c.chat_id AND m.user_id = $2
+            WHERE c.chat_id = $1
+            """, [.id(chat), .id(user)]
+        ) { row, index in
+            guard let isMember = row.bool(index, 0), let isAdmin = row.bool(index, 1),
+                let isDirect = row.bool(index, 2),
+                let metaVersion = row.int(index, 4), let memberCount = row.int(index, 5)
+            else { return nil }
+            return Place(
+                isMember: isMember, isAdmin: isAdmin, isDirect: isDirect, title: row.text(index, 3),
+                metaVersion: metaVersion, memberCount: Int(memberCount))
+        }
+    }
+
     /// All members of a chat, in the order of their ids.
     public static func members(of chat: ChatID) -> Statement<Member> {
         Statement(

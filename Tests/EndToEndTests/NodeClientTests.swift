@@ -16,7 +16,7 @@ import Testing
             ] + (own ? ["--experimental-websocket"] : [])
                 + ["--test", "web/tests/real.test.mjs"])
         #expect(status == 0, "\(text)\n\(system.up.text)")
-        #expect(text.contains("# pass 3"), "\(text)")
+        #expect(text.contains("# pass 4"), "\(text)")
         #expect(system.stop() == 0)
         RunningSystem.remove(system.directory)
     }

@@ -91,6 +91,53 @@ import Wire
         #expect(try place.call("GET", "/v1/chats/\(chat)", as: place.anna).status == 404)
     }
 
+    @Test func `scope admin changes any chat without being in it, reads nothing in it, and leaves a line in the log`()
+        throws
+    {
+        let place = try Place()
+        let chat = try place.chat(#"{"kind":"group","title":"T","members":["\#(place.ben)"]}"#, as: place.anna)
+        func admin(_ method: String, _ path: String, _ body: String? = nil) throws -> (status: Int, text: String) {
+            try place.call(method, path, as: place.admin, body, scopes: "admin")
+        }
+        let seen = try admin("GET", "/v1/chats/\(chat)")
+        #expect(
+            seen.status == 200 && seen.text.contains(#""title":"T","meta_version":1,"members_count":2,"members":["#))
+        #expect(try admin("GET", "/v1/chats/\(chat)/messages").status == 404)
+        #expect(
+            try admin("PUT", "/v1/chats/\(chat)/members/\(place.eve)", #"{"role":"admin"}"#)
+                == (200, #"{"meta_version":2}"#))
+        #expect(try admin("DELETE", "/v1/chats/\(chat)/members/\(place.anna)") == (200, #"{"meta_version":3}"#))
+        let direct = try place.chat(#"{"kind":"direct","members":["\#(place.ben)"]}"#, as: place.anna)
+        #expect(try admin("PUT", "/v1/chats/\(direct)/members/\(place.eve)").status == 403)
+        #expect(try place.call("DELETE", "/v1/chats/\(direct)", as: place.anna).status == 403)
+        #expect(try admin("DELETE", "/v1/chats/\(direct)").status == 204)
+        #expect(try admin("DELETE", "/v1/chats/\(chat)").status == 204)
+        #expect(try admin("GET", "/v1/chats/\(chat)").status == 404)
+        #expect(try admin("DELETE", "/v1/chats/\(ChatID.random())").status == 404)
+        // Without the scope the same user is a stranger; scope bot is no admin.
+        let other = try place.chat(#"{"kind":"group","members":["\#(place.ben)"]}"#, as: place.anna)
+        for scopes in ["", "bot"] {
+            for (method, path) in [("GET", ""), ("DELETE", ""), ("PUT", "/members/\(place.eve)")] {
+                let answer = try place.call(method, "/v1/chats/\(other)\(path)", as: place.admin, scopes: scopes)
+                #expect(answer.status == 404, "\(method) \(path) \(scopes)")
+            }
+        }
+    }
+
+    @Test func `a group whose last admin leaves has another one, and the answer names the version of both changes`()
+        throws
+    {
+        let place = try Place()
+        let chat = try place.chat(
+            #"{"kind":"group","members":["\#(place.ben)","\#(place.eve)"]}"#, as: place.anna)
+        let heir = try #require([place.ben, place.eve].min())
+        let left = try place.call("DELETE", "/v1/chats/\(chat)/members/\(place.anna)", as: place.anna)
+        #expect(left == (200, #"{"meta_version":3}"#))
+        let shown = try place.call("GET", "/v1/chats/\(chat)", as: heir)
+        #expect(shown.text.contains(#""meta_version":3,"role":"admin""#))
+        #expect(try place.call("DELETE", "/v1/chats/\(chat)", as: heir).status == 204)
+    }
+
     @Test func `who is not in a chat cannot tell it from one that is not there`() throws {
         let place = try Place()
         let chat = try place.chat(#"{"kind":"group","members":["\#(place.ben)"]}"#, as: place.anna)

@@ -94,6 +94,23 @@ async function checkHistory(api, chat, seq, editedAt, second, deletedAt) {
     }
 }
 
+test('a group whose only admin leaves has another one, and its members see it', async () => {
+    const { ann, bob, chat } = await group();
+    const bobs = client(bob, sockets[0][1]);
+    const changes = [];
+    bobs.on('member', ({ user, change, meta_version }) => changes.push([user, change, meta_version]));
+    bobs.connect();
+    await until(bobs, 'live');
+    const { meta_version } = await new FanoutAPI({ url, token: token(ann) }).removeMember(chat, ann);
+    while (!changes.some(([user, change]) => user === bob && change === 'role')) await bobs.once('member');
+    // Whoever has seen the answer's version has seen both changes; what was told before (`added`) is not of interest.
+    assert.deepEqual(changes.slice(-2).map(([user, change]) => [user, change]), [[ann, 'removed'], [bob, 'role']]);
+    assert.equal(changes.at(-1)[2], meta_version);
+    const api = new FanoutAPI({ url, token: token(bob) });
+    assert.equal((await api.chat(chat)).role, 'admin');
+    await api.deleteChat(chat);
+});
+
 test('a client whose tokens last a few seconds goes on with new ones', async () => {
     const { ann, bob, chat } = await group();
     await Promise.all(sockets.map(async ([, socket]) => {

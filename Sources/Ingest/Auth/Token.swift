@@ -26,7 +26,7 @@ public struct TokenClaims: Sendable, Equatable {
         public let rawValue: UInt8
         public init(rawValue: UInt8) { self.rawValue = rawValue }
 
-        /// May create users and read the operations page.
+        /// May create users, change the members of any chat, delete it, and read the operations page.
         public static let admin = Scopes(rawValue: 1)
         /// Is not held to the rate of messages that people are.
         public static let bot = Scopes(rawValue: 2)

@@ -1,4 +1,5 @@
 import PostgresClient
+import Runtime
 import Store
 import System
 import WebSocket
@@ -31,15 +32,15 @@ extension API {
         }
     }
 
-    func conversation(_ chat: ChatID, _ user: UserID, _ answer: @escaping Answer) {
-        standing(user, in: chat, answer) { standing in
-            self.rows(Conversations.one(chat, of: user), answer) { rows in
-                guard let row = rows.first else { return answer(HTTPAnswer.notFound) }
+    func conversation(_ chat: ChatID, _ claims: TokenClaims, _ answer: @escaping Answer) {
+        place(of: claims, in: chat, answer) { place in
+            self.rows(Conversations.one(chat, of: claims.user), answer) { rows in
+                guard rows.first != nil || !place.isMember else { return answer(HTTPAnswer.notFound) }
                 self.rows(ChatMembers.of(chat), answer) { members in
                     answer(
                         HTTPAnswer.json { json in
-                            row.write(to: &json)
-                            json.field("members_count", standing.memberCount)
+                            if let row = rows.first { row.write(to: &json) } else { place.write(to: &json, chat) }
+                            json.field("members_count", place.memberCount)
                             json.name("members")
                             json.array { for member in members { member.write(to: &$0) } }
                         })
@@ -131,9 +132,9 @@ extension API {
         }
     }
 
-    func deleteChat(_ chat: ChatID, _ user: UserID, _ answer: @escaping Answer) {
-        standing(user, in: chat, answer) { standing in
-            guard standing.isAdmin, !standing.isDirect else {
+    func deleteChat(_ chat: ChatID, by claims: TokenClaims, _ answer: @escaping Answer) {
+        place(of: claims, in: chat, answer) { place in
+            guard self.mayManage(chat, place, claims, "delete") else {
                 return answer(HTTPAnswer.error(403, "forbidden", "only admins of a group delete it"))
             }
             self.database(answer)?.change(Accounts.deleteChat(chat), then: Membership.version(of: chat)) { result in
@@ -146,17 +147,18 @@ extension API {
     }
 
     func changeMember(
-        _ member: UserID, of chat: ChatID, by user: UserID, isRemoval: Bool, _ body: RequestBody,
+        _ member: UserID, of chat: ChatID, by claims: TokenClaims, isRemoval: Bool, _ body: RequestBody,
         _ answer: @escaping Answer
     ) {
         if let role = body.role, role != "member", role != "admin" {
             return answer(HTTPAnswer.error(400, "bad_request", "role must be member or admin"))
         }
-        standing(user, in: chat, answer) { standing in
-            guard !standing.isDirect else {
+        place(of: claims, in: chat, answer) { place in
+            guard !place.isDirect else {
                 return answer(HTTPAnswer.error(403, "forbidden", "a direct chat keeps its two members"))
             }
-            guard standing.isAdmin || isRemoval && member == user else {
+            let isLeaving = isRemoval && member == claims.user
+            guard isLeaving || self.mayManage(chat, place, claims, isRemoval ? "remove" : "put", member) else {
                 return answer(HTTPAnswer.error(403, "forbidden", "only admins change members"))
             }
             guard !isRemoval else {
@@ -169,6 +171,22 @@ extension API {
                 self.change(Accounts.putMember(member, in: chat, isAdmin: body.role == "admin"), of: chat, answer)
             }
         }
+    }
+
+    /// Whether the caller may change the chat: a group's admins may, and scope `admin` may any. What the latter does is written
+    /// down, since nothing in the chat tells who did it.
+    private func mayManage(
+        _ id: ChatID, _ place: Membership.Place, _ claims: TokenClaims, _ action: String, _ member: UserID? = nil
+    ) -> Bool {
+        guard !place.isAdmin || place.isDirect else { return true }
+        guard claims.scopes.contains(.admin) else { return false }
+        chat.log.info(
+            "scope admin changes a chat",
+            [
+                "by": "\(claims.user)", "chat": "\(id)", "action": .string(action),
+                "user": member.map { "\($0)" } ?? "",
+            ])
+        return true
     }
 
     private func change(_ change: Store.Statement<Never>, of chat: ChatID, _ answer: @escaping Answer) {
@@ -203,6 +221,16 @@ extension Conversation {
             $0.field("user", peer)
             $0.field("name", peerName ?? "")
         }
+    }
+}
+
+extension Membership.Place {
+    /// The fields that a conversation has for who is not in it.
+    func write(to json: inout JSONWriter, _ chat: ChatID) {
+        json.field("chat", chat)
+        json.field("kind", isDirect ? "direct" : "group")
+        if let title { json.field("title", title) } else { json.nullField("title") }
+        json.field("meta_version", metaVersion)
     }
 }
 

@@ -26,14 +26,14 @@ final class API {
         switch (request.method, path.first, path.count) {
         case ("GET", "chats", 1): conversations(of: user, request, answer)
         case ("POST", "chats", 1): createChat(by: user, body, answer)
-        case ("GET", "chats", 2): with(uuid(1), answer) { self.conversation(ChatID($0), user, answer) }
-        case ("DELETE", "chats", 2): with(uuid(1), answer) { self.deleteChat(ChatID($0), user, answer) }
+        case ("GET", "chats", 2): with(uuid(1), answer) { self.conversation(ChatID($0), claims, answer) }
+        case ("DELETE", "chats", 2): with(uuid(1), answer) { self.deleteChat(ChatID($0), by: claims, answer) }
         case ("GET", "chats", 3) where path[2] == "messages":
             with(uuid(1), answer) { self.messages(of: ChatID($0), user, request, answer) }
         case (let method, "chats", 4) where path[2] == "members" && (method == "PUT" || method == "DELETE"):
             guard let member = uuid(3) else { return answer(HTTPAnswer.notFound) }
             with(uuid(1), answer) {
-                self.changeMember(ID(member), of: ChatID($0), by: user, isRemoval: method == "DELETE", body, answer)
+                self.changeMember(ID(member), of: ChatID($0), by: claims, isRemoval: method == "DELETE", body, answer)
             }
         case ("POST", "users", 1): createUser(body, claims, answer)
         case ("GET", "users", 2): with(uuid(1), answer) { self.user(UserID($0), answer) }
@@ -87,6 +87,19 @@ final class API {
     ) {
         rows(Membership.standing(of: user, in: chat), answer) { rows in
             if let standing = rows.first { body(standing) } else { answer(HTTPAnswer.notFound) }
+        }
+    }
+
+    /// Goes on with what the caller is in the chat; to who is neither in it nor has scope `admin` it is not there.
+    func place(
+        of claims: TokenClaims, in chat: ChatID, _ answer: @escaping Answer,
+        _ body: @escaping (Membership.Place) -> Void
+    ) {
+        rows(Membership.place(of: claims.user, in: chat), answer) { rows in
+            guard let place = rows.first, place.isMember || claims.scopes.contains(.admin) else {
+                return answer(HTTPAnswer.notFound)
+            }
+            body(place)
         }
     }
 

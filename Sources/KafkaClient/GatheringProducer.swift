@@ -5,8 +5,12 @@
 // acknowledged by then comes back with its reports, and this class writes it again through a new producer, in the order
 // of the callers' tags, before anything newer. The caller sees neither the failure nor the reports of it.
 //
-// Some of what is sent again may have been written the first time: consumers see it twice. Fanout's consumers drop
-// repeats by the source position or id that each record carries.
+// Some of what is sent again may have been written the first time: consumers see it twice, and the report says so. Fanout's
+// consumers drop repeats by the source position or id that each record carries.
+//
+// librdkafka keeps a lost answer and a later refusal apart as `DirectProducer` does: it says that the record may be written
+// and goes on in a new epoch. But it takes a broker's word that a batch is a duplicate for an acknowledgement, also when
+// it was sent for the first time, so that another producer has its id. Such a report names no place; it is not believed.
 //
 // While a handful of records to a partition are under way, further ones wait here and go together when those are
 // acknowledged. They could wait in librdkafka, but its thread (2.0.2) polls without a timeout as long as a partition has
@@ -32,6 +36,10 @@ final class GatheringProducer {
     private var patientTopics: Set<Int> = []
     private var lastTag: UInt64?
     private var replacementsInVain = 0
+    /// The broker said that it has a record, and not where: another producer has this one's id.
+    private var isDoubted = false
+    /// Records sent again that may be in the log already.
+    private var repeatedTags: Set<UInt64> = []
     /// How often the producer inside was replaced.
     private(set) var replacementCount = 0
 
@@ -233,9 +241,12 @@ final class GatheringProducer {
             self.reported(report)
             if unsafe isToBeSentAgain(report, message) { return }
             reported += 1
-            body(report)
+            body(said(report))
         }
-        if let fatal = producer.fatalError {
+        let doubt =
+            isDoubted
+            ? KafkaError(RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER, place: "another producer has this one's id") : nil
+        if let fatal = producer.fatalError ?? doubt {
             try replace(fatal) {
                 reported += 1; body($0)
             }
@@ -252,13 +263,23 @@ final class GatheringProducer {
     }
 
     private func isToBeSentAgain(_ report: DeliveryReport, _ message: UnsafePointer<rd_kafka_message_t>) -> Bool {
-        if report.succeeded {
+        if report.succeeded, report.offset != nil {
             replacementsInVain = 0
             return false
         }
-        guard producer.fatalError != nil else { return false }
+        if report.succeeded { isDoubted = true }
+        guard isDoubted || producer.fatalError != nil else { return false }
         saved.append(unsafe SavedRecord(report, message))
+        if report.mayBeWritten { repeatedTags.insert(report.tag) }
         return true
+    }
+
+    /// With what is known here of how it was sent.
+    private func said(_ report: DeliveryReport) -> DeliveryReport {
+        guard repeatedTags.remove(report.tag) != nil else { return report }
+        var report = report
+        report.mayBeRepeated = true
+        return report
     }
 
     private func replace(_ fatal: KafkaError, _ body: (DeliveryReport) -> Void) throws(KafkaError) {
@@ -267,8 +288,13 @@ final class GatheringProducer {
         replacementCount += 1
         let names = producer.topicNames
         unsafe producer.close(deadlineMs: 0) { report, message in
-            if unsafe !isToBeSentAgain(report, message) { body(report) }
+            if unsafe !isToBeSentAgain(report, message) { body(said(report)) }
         }
+        isDoubted = false
+        log?(
+            KafkaLogLine(
+                level: .warning, facility: "PRODUCER",
+                message: "begins again with a new identity, and sends again what is not acknowledged: \(fatal)"))
         saved += takeWaiting()
         saved.sort { $0.tag < $1.tag }
         producer = try Producer(configuration, options, log: log, wake: wake)

@@ -27,13 +27,15 @@ public final class MockCluster {
     }
 
     public enum Failure: Sendable {
-        case notLeader, outOfOrderSequence, unknownProducerID, requestTimedOut, coordinatorNotAvailable
-        case offsetOutOfRange, messageTooLarge, topicAuthorization, unknownTopic, rebalanceInProgress, disconnect
+        case notLeader, outOfOrderSequence, duplicateSequence, unknownProducerID, requestTimedOut
+        case coordinatorNotAvailable, offsetOutOfRange, messageTooLarge, topicAuthorization, unknownTopic
+        case rebalanceInProgress, disconnect
 
         var raw: rd_kafka_resp_err_t {
             switch self {
             case .notLeader: RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
             case .outOfOrderSequence: RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER
+            case .duplicateSequence: RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER
             case .unknownProducerID: RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID
             case .requestTimedOut: RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT
             case .coordinatorNotAvailable: RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE

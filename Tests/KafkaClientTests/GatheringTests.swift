@@ -146,4 +146,19 @@ import Testing
         #expect(reports.allSatisfy { $0.succeeded })
         #expect(try values("u", 0, 50) == (0..<50).map { "\($0)" })
     }
+
+    @Test func `an acknowledgement without a place is another producer's: librdkafka's engine sends again and says so`()
+        throws
+    {
+        let producer = try producer(.librdkafka)
+        let topic = try producer.topic("t")
+        cluster.fail(.produce, with: [.duplicateSequence])
+        #expect(try producer.produce(topic, partition: 0, key: nil, value: [1].span, tag: 7) == .queued)
+        var reports: [DeliveryReport] = []
+        #expect(try producer.flush(deadlineMs: 30_000) { reports.append($0) })
+        #expect(reports.map(\.tag) == [7])
+        #expect(reports.map(\.offset) == [0])
+        #expect(reports.allSatisfy { $0.succeeded && $0.mayBeRepeated })
+        #expect(producer.replacementCount == 1)
+    }
 }

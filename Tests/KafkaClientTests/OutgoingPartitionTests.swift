@@ -4,104 +4,116 @@ import Wire
 
 @testable import KafkaClient
 
-/// A partition's batches against a broker that keeps the rules of idempotent producers, and forgets, refuses and loses
-/// connections at random.
 @Suite struct OutgoingPartitionTests {
-    /// The rules: a producer's numbers follow one another, and its last batches are known again.
-    private struct PartitionModel {
-        var log: [UInt64] = []
-        private var producer: ProducerIdentity?
-        private var next: Int32 = 0
-        private var known: [(first: Int32, offset: Int)] = []
-        let recordsMax: Int
+    private let identity = ProducerIdentity(id: 1, epoch: 0)
 
-        init(recordsMax: Int) { self.recordsMax = recordsMax }
-
-        mutating func forget() { producer = nil }
-
-        mutating func append(_ batch: OutgoingBatch, _ identity: ProducerIdentity) -> Int16 {
-            if batch.count > recordsMax { return 10 }
-            let sequence = batch.sequence ?? -1
-            if producer == identity {
-                if known.contains(where: { $0.first == sequence }) { return 46 }
-                guard sequence == next else { return 45 }
-            } else {
-                guard sequence == 0 else { return 59 }
-                producer = identity
-                known = []
-            }
-            known = known.suffix(4) + [(sequence, log.count)]
-            next = sequence + Int32(batch.count)
-            log += batch.tags
-            return 0
-        }
-    }
-
-    @Test func `whatever happens, every record is written in order, and twice only after the broker forgot`() {
-        let base = SeededGenerator.freshSeed()
-        print("seed \(base) (batches of a partition; FANOUT_SEED=\(base) runs it again)")
-        for round in 0..<300 as Range<UInt64> { run(seed: base &+ round) }
-    }
-
-    private func run(seed: UInt64) {
-        var random = SeededGenerator(seed)
-        var broker = PartitionModel(recordsMax: Int.random(in: 0..<4, using: &random) == 0 ? 3 : 1000)
+    /// Batches of one record each.
+    private func partition(records: UInt64) -> OutgoingPartition {
         var partition = OutgoingPartition(isPatient: false)
-        let limits = OutgoingPartition.Limits(batchBytes: 400, batchRecords: 10)
-        var identity = ProducerIdentity(id: 1, epoch: 0)
-        var (made, reported) = (UInt64(0), [UInt64]())
-        var now = UInt64(0)
-        var mayRepeat = false
-        let headers = RecordHeaders()
-        while reported.count < 200 {
-            now += 1
-            if made < 200 {
-                for _ in 0..<Int.random(in: 0..<6, using: &random) where made < 200 {
-                    let value = [UInt8](repeating: 7, count: Int.random(in: 0..<60, using: &random))
-                    partition.batch(for: value.count + 64, limits, nowNs: now).append(
-                        key: nil, value: value.span, headers: headers, timestampMs: 5, tag: made)
-                    made += 1
-                }
-            }
-            guard partition.maySend(nowNs: now) else { continue }
-            let batch = partition.send(identity)
-            var error: Int16
-            switch Int.random(in: 0..<12, using: &random) {
-            // Lost on the way there, or on the way back.
-            case 0:
-                partition.lost()
-                continue
-            case 1:
-                _ = broker.append(batch, identity)
-                partition.lost()
-                continue
-            case 2: error = [6, 7, 19, 56][Int.random(in: 0..<4, using: &random)]
-            // Written, and yet the answer says that replicas are missing.
-            case 3:
-                error = broker.append(batch, identity)
-                if error == 0 { error = 20 }
-            case 4 where Int.random(in: 0..<3, using: &random) == 0:
-                // It may take a first batch twice, too.
-                broker.forget()
-                mayRepeat = true
-                error = broker.append(batch, identity)
-            default: error = broker.append(batch, identity)
-            }
-            switch partition.answered(error: error) {
-            case .written: reported += batch.tags
-            case .again: partition.resumesAtNs = now + UInt64(Int.random(in: 0..<3, using: &random))
-            case .refused: Issue.record("seed \(seed): refused with \(error)")
-            case .disagreement:
-                mayRepeat = true
-                identity = ProducerIdentity(id: identity.id + 1, epoch: 0)
-                partition.startOver()
-            }
+        let limits = OutgoingPartition.Limits(batchBytes: 10_000, batchRecords: 1)
+        for tag in 0..<records {
+            partition.batch(for: 64, limits, nowNs: tag * 10).append(
+                key: nil, value: [1].span, headers: RecordHeaders(), timestampMs: 0, tag: tag)
         }
-        #expect(reported == Array(0..<200), "seed \(seed)")
-        var kept: [UInt64] = []
-        for tag in broker.log where kept.last.map({ tag > $0 }) ?? true { kept.append(tag) }
-        #expect(kept == Array(0..<200), "seed \(seed)")
-        if !mayRepeat { #expect(broker.log == Array(0..<200), "seed \(seed)") }
+        return partition
+    }
+
+    @Test(arguments: [-1, 87, 29] as [Int16])
+    func `a refusal after a lost answer keeps the numbers, says maybe, and begins an epoch`(_ error: Int16) {
+        var partition = partition(records: 2)
+        #expect(partition.send(identity).sequence == 0)
+        partition.lost()
+        #expect(partition.send(identity).sequence == 0)
+        #expect(partition.answered(error: error, baseOffset: -1) == (.refused(mayBeWritten: true), .epoch))
+        let next = partition.send(identity)
+        #expect(next.tags == [1])
+        #expect(next.sequence == 0)
+        #expect(partition.identity == ProducerIdentity(id: 1, epoch: 1))
+        #expect(next.bytes[51..<53] == [0, 1])
+        #expect(partition.answered(error: 0, baseOffset: 5) == (.written, nil))
+        #expect(!next.mayBeRepeated)
+    }
+
+    @Test(arguments: [7, 20, 6, 56] as [Int16])
+    func `a refusal that does not say whether it is written counts as a lost answer`(_ error: Int16) {
+        var partition = partition(records: 2)
+        _ = partition.send(identity)
+        guard case (.again, nil) = partition.answered(error: error, baseOffset: -1) else {
+            Issue.record("\(error) does not pass")
+            return
+        }
+        #expect(partition.send(identity).sequence == 0)
+        #expect(partition.answered(error: 29, baseOffset: -1) == (.refused(mayBeWritten: true), .epoch))
+    }
+
+    @Test func `a refusal of what was never written leaves its numbers to the next`() {
+        var partition = partition(records: 2)
+        _ = partition.send(identity)
+        #expect(partition.answered(error: 19, baseOffset: -1) == (.again(asksLeader: false), nil))
+        _ = partition.send(identity)
+        #expect(partition.answered(error: 29, baseOffset: -1) == (.refused(mayBeWritten: false), nil))
+        #expect(partition.send(identity).sequence == 0)
+        #expect(partition.identity == identity)
+    }
+
+    @Test(arguments: [45, 59] as [Int16])
+    func `numbers that the broker does not expect begin an epoch, in this partition only`(_ error: Int16) {
+        var partition = partition(records: 1)
+        _ = partition.send(identity)
+        #expect(partition.answered(error: error, baseOffset: -1) == (.again(asksLeader: false), .epoch))
+        let again = partition.send(identity)
+        #expect(again.sequence == 0)
+        #expect(!again.mayBeRepeated, "no earlier sending of it can be in the log")
+    }
+
+    @Test(arguments: [46, 47, 49, 90] as [Int16])
+    func `a duplicate or an older epoch, of a batch sent for the first time, is another producer's: never written`(
+        _ error: Int16
+    ) {
+        var partition = partition(records: 1)
+        _ = partition.send(identity)
+        #expect(partition.answered(error: error, baseOffset: -1) == (.again(asksLeader: false), .identity))
+        partition.startOver()
+        let other = ProducerIdentity(id: 9, epoch: 0)
+        #expect(partition.send(other).sequence == 0)
+        #expect(partition.identity == other)
+    }
+
+    @Test func `a place that an earlier record has is not believed`() {
+        var partition = partition(records: 2)
+        _ = partition.send(identity)
+        #expect(partition.answered(error: 0, baseOffset: 100) == (.written, nil))
+        _ = partition.send(identity)
+        #expect(partition.answered(error: 0, baseOffset: 3) == (.again(asksLeader: false), .identity))
+        partition.startOver()
+        #expect(partition.send(ProducerIdentity(id: 9, epoch: 0)).mayBeRepeated)
+        #expect(partition.answered(error: 0, baseOffset: 4) == (.written, nil))
+    }
+
+    @Test func `a lost batch that is too large now goes on as single records that may be repeats`() {
+        var partition = OutgoingPartition(isPatient: false)
+        let limits = OutgoingPartition.Limits(batchBytes: 10_000, batchRecords: 10)
+        for tag in 0..<2 as Range<UInt64> {
+            partition.batch(for: 64, limits, nowNs: 0).append(
+                key: nil, value: [1].span, headers: RecordHeaders(), timestampMs: 0, tag: tag)
+        }
+        _ = partition.send(identity)
+        partition.lost()
+        _ = partition.send(identity)
+        #expect(partition.answered(error: 10, baseOffset: -1) == (.again(asksLeader: false), .epoch))
+        let single = partition.send(identity)
+        #expect(single.tags == [0])
+        #expect(single.sequence == 0)
+        #expect(single.mayBeRepeated)
+        #expect(partition.answered(error: 10, baseOffset: -1) == (.refused(mayBeWritten: true), .epoch))
+    }
+
+    @Test func `behind the last epoch there must be another id`() {
+        var partition = partition(records: 2)
+        _ = partition.send(ProducerIdentity(id: 1, epoch: .max))
+        partition.lost()
+        _ = partition.send(identity)
+        #expect(partition.answered(error: -1, baseOffset: -1) == (.refused(mayBeWritten: true), .identity))
     }
 
     @Test func `a record that no topic takes is refused alone, and its numbers are the next one's`() {
@@ -113,13 +125,13 @@ import Wire
                 key: nil, value: [1].span, headers: RecordHeaders(), timestampMs: 0, tag: tag)
         }
         #expect(partition.send(identity).tags == [0, 1, 2])
-        #expect(partition.answered(error: 10) == .again(asksLeader: false))
+        #expect(partition.answered(error: 10, baseOffset: -1) == (.again(asksLeader: false), nil))
         #expect(partition.send(identity).tags == [0])
-        #expect(partition.answered(error: 0) == .written)
+        #expect(partition.answered(error: 0, baseOffset: 0) == (.written, nil))
         let large = partition.send(identity)
         #expect(large.tags == [1])
         #expect(large.sequence == 1)
-        #expect(partition.answered(error: 10) == .refused)
+        #expect(partition.answered(error: 10, baseOffset: -1) == (.refused(mayBeWritten: false), nil))
         let last = partition.send(identity)
         #expect(last.tags == [2])
         #expect(last.sequence == 1)
@@ -133,26 +145,37 @@ import Wire
             partition.batch(for: 64, limits, nowNs: 0).append(
                 key: nil, value: nil, headers: RecordHeaders(), timestampMs: 0, tag: tag)
             #expect(partition.send(identity).sequence == (tag == 0 ? .max : 0))
-            #expect(partition.answered(error: 0) == .written)
+            #expect(partition.answered(error: 0, baseOffset: Int64(tag)) == (.written, nil))
         }
     }
 
-    @Test func `what is too old is given up, and a gap is told`() {
-        var partition = OutgoingPartition(isPatient: false)
-        let limits = OutgoingPartition.Limits(batchBytes: 10_000, batchRecords: 1)
-        for tag in 0..<3 as Range<UInt64> {
-            partition.batch(for: 64, limits, nowNs: tag * 10).append(
-                key: nil, value: nil, headers: RecordHeaders(), timestampMs: 0, tag: tag)
-        }
-        _ = partition.send(ProducerIdentity(id: 1, epoch: 0))
+    @Test func `what is too old is given up, and what may be written ends its epoch`() {
+        var partition = partition(records: 3)
+        _ = partition.send(identity)
         let young = partition.expire(before: 15)
         #expect(young.batches.map(\.tags) == [[1]])
-        #expect(!young.leavesGap)
+        #expect(young.begins == nil)
+        #expect(!young.batches[0].isUncertain)
         partition.lost()
         let old = partition.expire(before: 15)
         #expect(old.batches.map(\.tags) == [[0]])
-        #expect(old.leavesGap)
-        #expect(partition.takeAll().map(\.tags) == [[2]])
+        #expect(old.batches[0].isUncertain)
+        #expect(old.begins == .epoch)
+        #expect(partition.send(identity).sequence == 0)
+        let rest = partition.takeAll()
+        #expect(rest.map(\.tags) == [[2]])
+        #expect(rest[0].isUncertain, "it is under way")
+    }
+
+    @Test func `what was refused for now and certainly is not written is given up without an epoch`() {
+        var partition = partition(records: 2)
+        _ = partition.send(identity)
+        _ = partition.answered(error: 19, baseOffset: -1)
+        let old = partition.expire(before: 5)
+        #expect(old.batches.map(\.isUncertain) == [false])
+        #expect(old.begins == nil)
+        #expect(partition.send(identity).sequence == 0)
+        #expect(partition.identity == identity)
     }
 }
 

@@ -12,7 +12,7 @@ extension DirectProducer {
     }
 
     private func answered(_ items: [BrokerLink.Batch], _ answers: [ProduceAnswer]) {
-        var disagrees: (error: rd_kafka_resp_err_t, place: String)?
+        var disagrees: (error: rd_kafka_resp_err_t, reason: String)?
         for item in items {
             let place = Place(topic: item.topic, partition: Int(item.partition))
             let name = topics[item.topic].name
@@ -20,7 +20,10 @@ extension DirectProducer {
             let answer =
                 answers.first { $0.partition == item.partition && $0.topic == name }
                 ?? ProduceAnswer(topic: name, partition: item.partition, error: 13, baseOffset: -1, appendTimeMs: -1)
-            switch topics[place.topic].partitions[place.partition].answered(error: answer.error) {
+            let error = rd_kafka_resp_err_t(Int32(answer.error))
+            let (outcome, begins) = topics[place.topic].partitions[place.partition].answered(
+                error: answer.error, baseOffset: answer.baseOffset)
+            switch outcome {
             case .written:
                 replacementsInVain = 0
                 report(item, answer)
@@ -29,24 +32,44 @@ extension DirectProducer {
                     topics[place.topic].partitions[place.partition].leader = nil
                     cluster.wantsMetadata = true
                 }
+                let inVain = topics[place.topic].partitions[place.partition].epochsInVain
                 topics[place.topic].partitions[place.partition].resumesAtNs =
-                    loop.monotonicNs + Self.refusalPauseNs
-            case .refused:
-                report(item.batch, item.topic, item.partition, rd_kafka_resp_err_t(Int32(answer.error)), maybe: false)
-            case .disagreement:
-                disagrees = (rd_kafka_resp_err_t(Int32(answer.error)), "\(name)/\(item.partition)")
+                    loop.monotonicNs + Self.refusalPauseNs << UInt64(min(inVain, 6))
+                if begins == .epoch { (disagreement, replacementsInVain) = (error, max(replacementsInVain, inVain)) }
+            case .refused(let mayBeWritten):
+                report(item.batch, item.topic, item.partition, error, maybe: mayBeWritten)
+            }
+            let reason =
+                answer.error == 0
+                ? "\(name)/\(item.partition): what was new was told an old offset, \(answer.baseOffset)"
+                : "\(KafkaError(error, place: "\(name)/\(item.partition)"))"
+            switch begins {
+            case .epoch: beganEpoch(place, reason)
+            case .identity:
+                disagrees = (answer.error == 0 ? RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER : error, reason)
+            case nil: break
             }
             makeDue(place)
         }
-        if let disagrees { beginAgain(disagrees.error, "\(KafkaError(disagrees.error, place: disagrees.place))") }
+        if let disagrees { beginAgain(disagrees.error, disagrees.reason) }
     }
 
-    /// Begins again as another producer, with what is not acknowledged.
+    /// What may still be on its way to this partition from before is fenced with the next record.
+    func beganEpoch(_ place: Place, _ reason: String) {
+        replacementCount += 1
+        log?(
+            KafkaLogLine(
+                level: .warning, facility: "PRODUCER",
+                message: "\(topics[place.topic].name)/\(place.partition) begins a new epoch: \(reason)"))
+    }
+
+    /// Begins again as another producer, with what is not acknowledged. Some of it may be written twice.
     func beginAgain(_ error: rd_kafka_resp_err_t, _ reason: String) {
         disagreement = error
         log?(
             KafkaLogLine(
-                level: .warning, facility: "PRODUCER", message: "begins again with a new identity: \(reason)"))
+                level: .warning, facility: "PRODUCER",
+                message: "begins again with a new identity, and sends again what is not acknowledged: \(reason)"))
         replacementCount += 1
         replacementsInVain += 1
         identity = nil
@@ -78,7 +101,8 @@ extension DirectProducer {
                     tag: item.batch.tags[index], topic: ProducerTopic(index: item.topic), partition: item.partition,
                     offset: answer.baseOffset >= 0 ? answer.baseOffset + Int64(index) : nil,
                     timestampMs: answer.appendTimeMs >= 0 ? answer.appendTimeMs : item.batch.timestamps[index],
-                    rawError: RD_KAFKA_RESP_ERR_NO_ERROR, mayBeWritten: true))
+                    rawError: RD_KAFKA_RESP_ERR_NO_ERROR, mayBeWritten: true,
+                    mayBeRepeated: item.batch.mayBeRepeated))
         }
     }
 
@@ -90,7 +114,8 @@ extension DirectProducer {
             reports.append(
                 DeliveryReport(
                     tag: batch.tags[index], topic: ProducerTopic(index: topic), partition: partition, offset: nil,
-                    timestampMs: batch.timestamps[index], rawError: error, mayBeWritten: maybe))
+                    timestampMs: batch.timestamps[index], rawError: error, mayBeWritten: maybe,
+                    mayBeRepeated: batch.mayBeRepeated))
         }
     }
 

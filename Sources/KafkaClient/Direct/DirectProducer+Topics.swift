@@ -15,8 +15,16 @@ extension DirectProducer {
 
     func learned(_ answer: IdentityAnswer) {
         asksIdentity = false
-        // An error here passes: the broker is starting, or looks for a coordinator. The ticker asks again.
-        if answer.error == 0 { identity = answer.identity }
+        guard answer.error != 0 else {
+            identity = answer.identity
+            identityError = 0
+            return
+        }
+        // It may pass: the broker is starting, or looks for a coordinator. The ticker asks again.
+        guard answer.error != identityError else { return }
+        identityError = answer.error
+        let error = KafkaError(rd_kafka_resp_err_t(Int32(answer.error)), place: "InitProducerId")
+        log?(KafkaLogLine(level: .warning, facility: "PRODUCER", message: "gets no identity: \(error)"))
     }
 
     func learned(_ topic: MetadataAnswer.Topic) {

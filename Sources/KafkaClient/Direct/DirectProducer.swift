@@ -5,9 +5,12 @@
 // Here the owner's thread builds the request, sends it and reads the answer, when its own loop wakes it for that.
 //
 // Everything of a turn that goes to one broker is one request. What is not acknowledged is sent again: with the same
-// numbers after a lost connection or a refusal that passes, and as another producer when the broker and this one no
-// longer agree on the numbers (its state expired, the log was truncated). Some of what is sent again may then be written
-// twice, in order; Fanout's consumers drop repeats by the source position or id that each record carries.
+// numbers after a lost connection or a refusal that passes, and in a new epoch when the broker and this producer no longer
+// agree on the numbers of a partition (its state expired, the log was truncated). Some of what is sent again may then be
+// written twice, in order; Fanout's consumers drop repeats by the source position or id that each record carries.
+//
+// A refusal of what may be written all the same (an answer was lost before) is reported so, and its numbers are used
+// for nothing else: the partition goes on in a new epoch (docs/decisions/010).
 internal import CRdKafka
 internal import System
 internal import Wire
@@ -26,6 +29,8 @@ final class DirectProducer: ClusterClient {
     var topics: [OutgoingTopic] = []
     var identity: ProducerIdentity?
     var asksIdentity = false
+    /// Why there is none.
+    var identityError: Int16 = 0
     /// Where there may be something to send.
     private var due: [Place] = []
     var reports: [DeliveryReport] = []
@@ -326,14 +331,20 @@ final class DirectProducer: ClusterClient {
         let old = topics[topic].unplaced.prefix { $0.atNs < ns }
         topics[topic].unplaced.removeFirst(old.count)
         for record in old { report(record, ProducerTopic(index: topic), error) }
-        var leavesGap = false
+        var wantsIdentity = false
         for partition in topics[topic].partitions.indices {
-            let expired = topics[topic].partitions[partition].expire(before: ns)
-            for batch in expired.batches { report(batch, topic, Int32(partition), error, maybe: batch.wasSent) }
-            if expired.leavesGap { leavesGap = true }
+            let (batches, begins) = topics[topic].partitions[partition].expire(before: ns)
+            for batch in batches { report(batch, topic, Int32(partition), error, maybe: batch.isUncertain) }
+            switch begins {
+            case .epoch: beganEpoch(Place(topic: topic, partition: partition), Self.givenUp)
+            case .identity: wantsIdentity = true
+            case nil: break
+            }
         }
-        if leavesGap { beginAgain(error, "records were given up after \(options.deliveryTimeoutMs) ms") }
+        if wantsIdentity { beginAgain(error, Self.givenUp) }
     }
+
+    private static let givenUp = "records that may be written were given up"
 
     // MARK: The end
 
@@ -356,7 +367,7 @@ final class DirectProducer: ClusterClient {
             topics[topic].unplaced = []
             for partition in topics[topic].partitions.indices {
                 for batch in topics[topic].partitions[partition].takeAll() {
-                    report(batch, topic, Int32(partition), RD_KAFKA_RESP_ERR__PURGE_QUEUE, maybe: batch.wasSent)
+                    report(batch, topic, Int32(partition), RD_KAFKA_RESP_ERR__PURGE_QUEUE, maybe: batch.isUncertain)
                 }
             }
         }

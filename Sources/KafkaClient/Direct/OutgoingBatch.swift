@@ -21,8 +21,12 @@ final class OutgoingBatch {
     /// The number of the first record within its partition, from when it is first sent until its producer gets another
     /// identity.
     private(set) var sequence: Int32?
-    /// It may be in the log, whatever the last answer was.
+    /// It is as it was sent: nothing is added to it.
     private(set) var wasSent = false
+    /// It may be in the log, whatever the next answer is: an answer was lost, or did not say.
+    private(set) var isUncertain = false
+    /// It may be in the log under its former numbers, too, by which no broker knows it again.
+    private(set) var mayBeRepeated = false
 
     init(nowNs: UInt64) {
         createdNs = nowNs
@@ -97,8 +101,13 @@ final class OutgoingBatch {
         swap(&sealed, &bytes)
     }
 
-    /// Its numbers were those of an identity that is no more.
-    func forgetSequence() { sequence = nil }
+    func becomeUncertain() { isUncertain = true }
+
+    /// Its numbers were those of an identity or epoch that is no more.
+    func forgetSequence() {
+        sequence = nil
+        if isUncertain { mayBeRepeated = true }
+    }
 
     /// The same records in batches of one, for a topic that takes no batch as large as this one.
     func split() -> [OutgoingBatch] {
@@ -122,6 +131,7 @@ final class OutgoingBatch {
             single.tags = [tags[index]]
             single.timestamps = [timestamps[index]]
             single.wasSent = wasSent
+            (single.isUncertain, single.mayBeRepeated) = (isUncertain, isUncertain)
             // The last one counts what is left, so that the sum is right.
             let share = payloadBytes / count
             single.payloadBytes = index == count - 1 ? payloadBytes - share * index : share

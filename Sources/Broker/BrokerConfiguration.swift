@@ -61,5 +61,8 @@ public struct BrokerConfiguration: Sendable {
     /// How long a producer that no longer writes is remembered.
     public var producerExpiryMs: Int64 = 86_400_000
 
+    /// Producer ids are counted from here; nil: from anywhere, so that no two brokers of all time give the same.
+    var lastProducerID: Int64?
+
     public init(dataDirectory: String) { self.dataDirectory = dataDirectory }
 }

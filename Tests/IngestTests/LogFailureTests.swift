@@ -1,3 +1,4 @@
+import Foundation
 import Ingest
 import KafkaClient
 import Runtime
@@ -83,5 +84,38 @@ import Wire
             device.frames("sent").count + device.frames("error").count == 100
         }
         #expect(device.frames("sent").count > 0)
+    }
+
+    @Test func `a server that outlives the log's directory announces itself in the new log within seconds`() throws {
+        let log = try BrokerProcess()
+        let bench = try Bench(kafka: KafkaConfiguration(bootstrapServers: log.address))
+        let instances = bench.names[.instances]
+        log.kill()
+        try FileManager.default.removeItem(atPath: log.directory)
+        try log.restart()
+        let admin = try Admin(bench.kafka) { _ in }
+        let topics = Topic.allCases.map { NewTopic(bench.names[$0], partitions: $0 == .instances ? 1 : 4) }
+        _ = try admin.createTopics(topics)
+        // Servers that were started since, whose counts of records are ahead.
+        for number in 0..<8 {
+            let producer = try ResendingProducer(bench.kafka) { _ in }
+            let topic = try producer.topic(instances)
+            let key = Array("other\(number)".utf8)
+            for tag in 0..<100 as Range<UInt64> {
+                #expect(try producer.produce(topic, partition: 0, key: key.span, value: [1].span, tag: tag) == .queued)
+                #expect(try producer.flush(deadlineMs: 10_000) { _ in })
+            }
+        }
+        let consumer = try Consumer(bench.kafka, ConsumerOptions()) { _ in }
+        try consumer.assign([PartitionStart(TopicPartition(instances, 0), at: .end)])
+        var announcements = 0
+        try bench.wait("it announces itself", seconds: 20) {
+            let batch = consumer.poll(timeoutMs: 10)
+            for index in 0..<batch.count {
+                let message = batch[index]
+                if let key = message.key, [UInt8](copying: key) == Array("test".utf8) { announcements += 1 }
+            }
+            return announcements >= 3
+        }
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import KafkaClient
 import System
 import TestSupport
@@ -261,6 +262,61 @@ private struct WrittenRecord: Equatable {
             where value > (kept.last ?? -1) { kept.append(value) }
             #expect(kept.count == 1000)
         }
+    }
+
+    @Test(arguments: ClientEngine.allCases)
+    func `producers that outlive the broker's directory share no id with newer ones: what is acknowledged is there`(
+        _ engine: ClientEngine
+    ) throws {
+        guard try TestKafka.shared().isEmbedded else { return }
+        let broker = try BrokerProcess()
+        let configuration = try engine.configuration(KafkaConfiguration(bootstrapServers: broker.address))
+        func makeTopic() throws {
+            let admin = try Admin(configuration) { _ in }
+            _ = try admin.createTopics([NewTopic("t", partitions: 1, replicationFactor: 1)])
+        }
+        func producers(_ count: Int) throws -> [(producer: ResendingProducer, topic: ProducerTopic)] {
+            try (0..<count).map { _ in
+                let producer = try ResendingProducer(configuration) { _ in }
+                return (producer, try producer.topic("t"))
+            }
+        }
+        var tag: UInt64 = 0
+        var places: [UInt64: Int64] = [:]
+        /// Each writes one record a request.
+        func write(_ count: Int, by writers: [(producer: ResendingProducer, topic: ProducerTopic)]) throws {
+            for _ in 0..<count {
+                for writer in writers {
+                    tag += 1
+                    let value = Array("\(tag)".utf8)
+                    let taken = try writer.producer.produce(
+                        writer.topic, partition: 0, key: nil, value: value.span, tag: tag)
+                    #expect(taken == .queued)
+                    let isFlushed = try writer.producer.flush(deadlineMs: 30_000) { report in
+                        #expect(report.succeeded)
+                        places[report.tag] = report.offset ?? -1
+                    }
+                    #expect(isFlushed)
+                }
+            }
+        }
+        try makeTopic()
+        let old = try producers(4)
+        try write(5, by: old)
+        broker.kill()
+        try FileManager.default.removeItem(atPath: broker.directory)
+        places = [:]
+        try broker.restart()
+        try makeTopic()
+        try write(10, by: try producers(4))
+        try write(5, by: old)
+        #expect(places.count == 60)
+        let consumer = try Consumer(configuration, ConsumerOptions()) { _ in }
+        try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .beginning)])
+        var seen: [Seen] = []
+        try consumer.takeUntil(&seen) { $0.count >= 60 }
+        let kept = Dictionary(uniqueKeysWithValues: seen.map { ($0.offset, $0.value ?? "") })
+        for (tag, offset) in places { #expect(kept[offset] == "\(tag)") }
     }
 
     @Test(arguments: ClientEngine.allCases)

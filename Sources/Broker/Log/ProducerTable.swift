@@ -44,11 +44,8 @@ struct ProducerTable: Equatable {
         }
         guard let last = producer.batches.last else { return .append }
         if batch.baseSequence == RecordBatch.sequence(last.lastSequence, plus: 1) { return .append }
-        // Older than all that is remembered: it was stored, but where is forgotten.
-        let distance = (Int64(last.lastSequence) - Int64(batch.baseSequence)) & 0x7fff_ffff
-        if batch.baseSequence <= last.lastSequence, distance < 0x4000_0000, lastSequence <= last.lastSequence {
-            return .refuse(.duplicateSequenceNumber)
-        }
+        // Also what is older than all that is remembered. As Apache Kafka does, it is not called a duplicate: some clients
+        // take that for an acknowledgement, and it may be another producer's batch under the same id.
         return .refuse(.outOfOrderSequenceNumber)
     }
 

@@ -25,7 +25,6 @@ public enum ErrorCode: Int16, Sendable, Equatable {
     case invalidRequest = 42
     case unsupportedForMessageFormat = 43
     case outOfOrderSequenceNumber = 45
-    case duplicateSequenceNumber = 46
     case invalidProducerEpoch = 47
     case transactionalIDAuthorizationFailed = 53
     case kafkaStorageError = 56

@@ -1,7 +1,8 @@
 /// InitProducerId (22), versions 0–5: an identity for an idempotent producer.
 ///
-/// Every call gets a fresh id in epoch 0, also a producer that asks to go on with an old one after an error: its
-/// sequence numbers start again at zero either way. Gaps: transactional ids are refused.
+/// Every call gets a fresh id in epoch 0, as from Apache Kafka, also one that names its old id and epoch (KIP-360): those
+/// count only for transactional ids. An idempotent producer goes on in its next epoch without asking, and the partitions
+/// that it writes to fence the older ones (`ProducerTable`). Gaps: transactional ids are refused.
 struct InitProducerIDRequest: Request {
     static let api = API(22, "InitProducerId", 0...5, flexibleFrom: 2)
 
@@ -17,22 +18,11 @@ struct InitProducerIDRequest: Request {
     }
 
     func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
-        var id: Int64 = -1
-        var error = ErrorCode.none
-        if transactionalID != nil {
-            error = .transactionalIDAuthorizationFailed
-        } else {
-            do throws(BrokerError) {
-                id = try broker.nextProducerID()
-            } catch let failure {
-                broker.reportStorage(failure)
-                // A code that clients try again; they give up on others.
-                error = .coordinatorNotAvailable
-            }
-        }
+        let isRefused = transactionalID != nil
+        let id = isRefused ? -1 : broker.nextProducerID()
         reply.send { writer in
             writer.int32(0)
-            writer.error(error)
+            writer.error(isRefused ? .transactionalIDAuthorizationFailed : .none)
             writer.int64(id)
             writer.int16(id < 0 ? -1 : 0)
             writer.noTags()

@@ -14,7 +14,9 @@ final class BrokerCore {
     let maintenance: LoopThread
     let held: HeldBytes
     private var connections: [ObjectIdentifier: Connection] = [:]
-    private var producerIDs: Range<Int64> = 0..<0
+    /// Ids begin somewhere else at each start, and nobody keeps what was given: producers outlive a data directory that is
+    /// lost, or put back as it once was, and an id that is given twice makes one producer's records the other's repeats.
+    private var lastProducerID: Int64
     private var checkpointInProgress: Storage.PendingCheckpoint?
     var isCompacting = false
     private(set) var isStopping = false
@@ -33,6 +35,7 @@ final class BrokerCore {
         self.log = log
         self.metrics = metrics
         self.loop = loop
+        lastProducerID = configuration.lastProducerID ?? .random(in: 1000...Int64.max / 2)
         held = HeldBytes(bytesMax: configuration.heldBytesMax, loop: loop)
         storage = try Storage(configuration, log: log, nowMs: loop.nowMs)
         if storage.topics[Topic.offsetsName] == nil {
@@ -145,9 +148,9 @@ final class BrokerCore {
         log.error("the data directory failed", ["reason": .string(error.description)])
     }
 
-    func nextProducerID() throws(BrokerError) -> Int64 {
-        if producerIDs.isEmpty { producerIDs = try storage.reserveProducerIDs(1000) }
-        return producerIDs.removeFirst()
+    func nextProducerID() -> Int64 {
+        lastProducerID += 1
+        return lastProducerID
     }
 
     /// Where clients are sent.

@@ -4,7 +4,7 @@ internal import Wire
 /// Which topics there are: the small part of the broker's state that is not a log, kept in one file that is replaced as
 /// a whole whenever a topic is made, changed or deleted.
 ///
-///     magic "FNTCAT1\n" · checksum of the rest · cluster id · next topic number · next producer id · topics
+///     magic "FNTCAT1\n" · checksum of the rest · cluster id · next topic number · int64 of no use now · topics
 ///
 /// A topic's *number* is never used twice. Its files and its journal entries carry the number, so nothing of a deleted
 /// topic can come back to life in one of the same name.
@@ -20,8 +20,6 @@ struct Catalog: Equatable {
 
     var clusterID: TopicID
     var nextTopic: UInt32 = 1
-    /// Producer ids below this have been handed out, or may have been.
-    var nextProducerID: Int64 = 1000
     var topics: [Entry] = []
 
     private static let magic: [UInt8] = Array("FNTCAT1\n".utf8)
@@ -31,7 +29,7 @@ struct Catalog: Equatable {
         body.appendBigEndian(clusterID.high)
         body.appendBigEndian(clusterID.low)
         body.appendBigEndian(nextTopic)
-        body.appendBigEndian(nextProducerID)
+        body.appendBigEndian(Int64(0))
         body.appendBigEndian(UInt32(topics.count))
         for topic in topics {
             body.appendBigEndian(topic.number)
@@ -63,7 +61,7 @@ struct Catalog: Equatable {
         var reader = RequestReader(file.span.extracting(12..<file.count))
         clusterID = try reader.topicID()
         nextTopic = UInt32(bitPattern: try reader.int32())
-        nextProducerID = try reader.int64()
+        _ = try reader.int64()
         topics = try reader.array { reader throws(BrokerError) in
             let number = UInt32(bitPattern: try reader.int32())
             let name = try reader.string()

@@ -145,14 +145,6 @@ final class Storage {
         }
     }
 
-    /// Reserves producer ids, so that none is given twice whatever happens.
-    func reserveProducerIDs(_ count: Int64) throws(BrokerError) -> Range<Int64> {
-        let first = catalog.nextProducerID
-        catalog.nextProducerID += count
-        try saveCatalog()
-        return first..<first + count
-    }
-
     // MARK: Start-up
 
     private func recover(nowMs: Int64) throws(BrokerError) {

@@ -32,6 +32,7 @@ struct GoldenCase {
         try TestBroker { configuration in
             configuration.advertisedHost = "localhost"
             configuration.advertisedPort = 9092
+            configuration.lastProducerID = 999
             change(&configuration)
         } prepare: { directory in
             var catalog = Catalog(clusterID: TopicID(high: 1, low: 2))

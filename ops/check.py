@@ -21,6 +21,7 @@ import urllib.request
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIST = os.path.join(ROOT, "docs", "metrics.md")
 STAGES = ["chat", "cdc", "join", "delivery", "history", "push", "lag", "broker"]
+HEALTH = ["fanout_condition_met", "fanout_ready"]
 problems = []
 
 
@@ -50,7 +51,7 @@ def listing(by_stage):
         "in Prometheus' text format. Counters end in `_total`, durations are in seconds, histograms have a bucket for each doubling.",
         "`ops/check.py` holds this list to a running system; the dashboard and the alerts in [ops/](../ops) are made of these.", "",
     ]
-    process = {name for found in by_stage.values() for name in found if name.startswith("process_")}
+    process = {name for found in by_stage.values() for name in found if name.startswith("process_") or name in HEALTH}
     for title, names in [(stage, by_stage.get(stage, {})) for stage in STAGES] + [("every process", process)]:
         every = title == "every process"
         rows = [n for n in sorted(names) if every or n not in process]

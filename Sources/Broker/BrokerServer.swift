@@ -6,6 +6,8 @@ internal import System
 public final class BrokerServer: Sendable {
     /// The port it listens on, also when the kernel chose it.
     public let boundPort: Int
+    /// How it is: ready while its data directory can be written to.
+    public let health: Health
     let thread: LoopThread
     let core: LoopBound<BrokerCore>
     private let isStopped = Mutex(false)
@@ -15,10 +17,12 @@ public final class BrokerServer: Sendable {
         _ configuration: BrokerConfiguration, log: Log = .none, metrics: Metrics = Metrics()
     ) throws(BrokerError) {
         try Self.checkAddress(configuration)
+        let health = Health(log: log, metrics: metrics, clock: SystemClock())
+        self.health = health
         let handover = Handover<(Int, LoopBound<BrokerCore>)>()
         do {
             thread = try LoopThread.start(name: "broker") { (loop: EventLoop) throws(BrokerError) in
-                let core = try BrokerCore(configuration, log: log, metrics: BrokerMetrics(metrics), loop: loop)
+                let core = try BrokerCore(configuration, log: log, metrics: BrokerMetrics(metrics), health, loop: loop)
                 do throws(SystemError) {
                     let listener = try Listener(on: loop, host: configuration.host, port: configuration.port) {
                         [unowned core] in core.accept($0)

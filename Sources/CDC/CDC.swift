@@ -1,4 +1,5 @@
 public import Runtime
+internal import KafkaClient
 internal import PostgresClient
 internal import Synchronization
 internal import System
@@ -13,9 +14,10 @@ public final class CDC: Sendable {
     private let log: Log
     private let clock: any Clock
     private let metrics: CDCMetrics
+    public let health: Health
+    private let conditions: CDCHealth
     private let stopped = Atomic(false)
     private let remote = Mutex<EventLoop.Remote?>(nil)
-    private let ready = Atomic(false)
 
     private static let backoffMinMs = 100
     private static let backoffMaxMs = 5_000
@@ -25,10 +27,12 @@ public final class CDC: Sendable {
         self.log = log
         self.clock = clock
         self.metrics = CDCMetrics(metrics)
+        health = Health(log: log, metrics: metrics, clock: clock)
+        conditions = CDCHealth(health)
     }
 
     /// Whether changes are streamed, or this is the standby of a process that does.
-    public var isReady: Bool { ready.load(ordering: .relaxed) || metrics.streaming.value == 1 }
+    public var isReady: Bool { health.look().isReady }
 
     /// Asks `run` to end; from any thread.
     public func stop() {
@@ -50,6 +54,13 @@ public final class CDC: Sendable {
             remote.withLock { $0 = nil }
             loop.close()
         }
+        let probe: LogProbe
+        do throws(KafkaError) {
+            probe = try LogProbe(configuration.kafka, topics: configuration.routes.map(\.topic), health)
+        } catch {
+            throw CDCError(error, "cannot use Kafka at \(configuration.kafka.bootstrapServers)")
+        }
+        defer { probe.close() }
         var backoffMs = Self.backoffMinMs
         while !isStopped {
             let begunNs = clock.monotonicNs
@@ -60,6 +71,7 @@ public final class CDC: Sendable {
                 if error.isFinal { throw error }
                 if isStopped { return }
                 metrics.reconnects.add()
+                conditions.stream.failed("changes are not streamed: \(error)")
                 if clock.monotonicNs - begunNs > 10_000_000_000 { backoffMs = Self.backoffMinMs }
                 log.warning("starting over", ["error": "\(error)", "after_ms": .init(backoffMs)])
                 wait(loop, ms: backoffMs + Int.random(in: 0...backoffMs / 4))
@@ -103,7 +115,7 @@ public final class CDC: Sendable {
         try database.check(
             publication: configuration.publication, routes: configuration.routes, needsSlot: !hasSlot)
         let session = try Session(
-            configuration, database, log: log, clock: clock, metrics: metrics, loop: loop,
+            configuration, database, log: log, clock: clock, metrics: metrics, conditions, loop: loop,
             isStopped: { [unowned self] in isStopped })
         defer { session.close() }
         try session.run()
@@ -114,18 +126,20 @@ public final class CDC: Sendable {
         var hasTold = false
         defer {
             metrics.standby.set(0)
-            ready.store(false, ordering: .relaxed)
         }
         while !isStopped {
             if try database.tryLock(configuration.slot) {
-                if hasTold { log.info("taking over") }
+                if hasTold {
+                    log.info("taking over")
+                    conditions.stream.failed(CDCHealth.isStarting)
+                }
                 return
             }
             if !hasTold {
                 log.info("another process reads the slot: waiting as its standby", ["slot": "\(configuration.slot)"])
                 hasTold = true
                 metrics.standby.set(1)
-                ready.store(true, ordering: .relaxed)
+                conditions.stream.met()
             }
             wait(loop, ms: 250)
         }

@@ -58,6 +58,8 @@ public final class History: Sendable {
     let log: Log
     let clock: any Clock
     let counts: Counts
+    public let health: Health
+    let postgres: Health.Condition
     private let isStopping = Atomic<Bool>(false)
 
     /// What there is to see of it from outside.
@@ -88,6 +90,8 @@ public final class History: Sendable {
         self.log = log
         self.clock = clock
         counts = Counts(metrics)
+        health = Health(log: log, metrics: metrics, clock: clock)
+        postgres = health.condition("postgres", failing: "nothing has been stored or read there yet")
     }
 
     /// Stores until `stop`, and outlives failures of the log and of Postgres. Throws what only a person can mend.
@@ -108,7 +112,7 @@ public final class History: Sendable {
     public func stop() { isStopping.store(true, ordering: .relaxed) }
 
     /// Whether Postgres took what there was lately.
-    public var isReady: Bool { counts.postgresUp.value == 1 }
+    public var isReady: Bool { health.look().isReady }
 
     var mustStop: Bool { isStopping.load(ordering: .relaxed) }
 }

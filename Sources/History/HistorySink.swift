@@ -22,6 +22,9 @@ final class HistorySink {
     private let signalsName: String
 
     private let database: ReconnectingStore
+    private let thread: Health.Condition
+    private let probe: LogProbe
+    private var doesPostgresAnswer = false
     private var state = State.idle
     private var days = Days()
     /// Partitions that the group gave.
@@ -58,6 +61,7 @@ final class HistorySink {
 
     static let backoffMinMs = 50
     static let backoffMaxMs = 5000
+    static let postgresPatienceMs = 10_000
     static let upkeepEveryMs: Int64 = 1000
     static let holdersAfterMs: Int64 = 2000
     static let retentionEveryMs: Int64 = 3_600_000
@@ -81,6 +85,8 @@ final class HistorySink {
         database = ReconnectingStore(configuration.postgres, setUp: Self.settings) {
             log.debug("postgres", ["notice": "\($0)"])
         }
+        thread = stage.health.thread("history")
+        probe = try LogProbe(configuration.kafka, topics: [messagesName, signalsName], stage.health)
         rejects = try RejectLog(configuration.kafka, topic: configuration.names[.rejected], log: kafkaLog)
     }
 
@@ -89,6 +95,7 @@ final class HistorySink {
         defer { finish() }
         if configuration.stopsAtEnd { tellHoldersAtMs = nowMs + Self.holdersAfterMs }
         while !stage.mustStop {
+            thread.beat()
             if case .startingOver(let notBeforeMs) = state, nowMs >= notBeforeMs { try startOver() }
             let wait =
                 batch.isEmpty
@@ -112,6 +119,7 @@ final class HistorySink {
 
     private func finish() {
         rejects.close()
+        probe.close()
         consumer.close(deadlineMs: 5000)
     }
 
@@ -215,7 +223,7 @@ final class HistorySink {
             return try startOverLater()
         }
         do throws(PostgresError) {
-            stored = try database.use { store throws(PostgresError) in
+            stored = try use { store throws(PostgresError) in
                 try days.makeAhead(nowMs: nowMs, &store)
                 return try SinkWriter.positions(of: keys, partitionCount: partitionCount, &store)
             }
@@ -243,14 +251,14 @@ final class HistorySink {
         case .goOn: break
         case .startAtBeginning:
             log.error("the topic ends before what was stored of it: it was made anew, starting at its beginning", facts)
-            try database.use { store throws(PostgresError) in try SinkWriter.restart(key, &store) }
+            try use { store throws(PostgresError) in try SinkWriter.restart(key, &store) }
             stored[key] = SinkBatch.Position(nextOffset: 0)
         case .skip(let offset):
             // Signals are kept for a day, and missing some is nothing to tell.
             let isLoss = key.topic == messagesName
             if isLoss { log.error("the log has let go of messages that were not stored", facts) }
             let now = nowMs
-            try database.use { store throws(PostgresError) in
+            try use { store throws(PostgresError) in
                 try SinkWriter.skip(key, to: offset, lostBeforeMs: isLoss ? now : nil, &store)
             }
             stored[key]?.nextOffset = offset
@@ -269,7 +277,7 @@ final class HistorySink {
         let outcome: SinkWriter.Outcome
         var refused = refusals
         do throws(PostgresError) {
-            outcome = try database.use { store throws(PostgresError) in
+            outcome = try use { store throws(PostgresError) in
                 try write(steps, &store) { rows in
                     refused = refusals + rows.map(refusal(ofRow:))
                     return tell(refused)
@@ -350,7 +358,22 @@ final class HistorySink {
 
     // MARK: Postgres
 
+    /// Waits for Postgres for as long as it takes; that is Postgres' fault, not a thread that is stuck.
+    private func use<Value>(
+        _ body: (inout StoreConnection) throws(PostgresError) -> Value
+    ) throws(PostgresError) -> Value {
+        if doesPostgresAnswer { stage.postgres.met(forMs: Self.postgresPatienceMs, else: "Postgres does not answer") }
+        thread.met()
+        doesPostgresAnswer = false
+        defer { thread.beat() }
+        let value = try database.use(body)
+        doesPostgresAnswer = true
+        stage.postgres.met()
+        return value
+    }
+
     private func postgresFailed(_ error: PostgresError) throws {
+        stage.postgres.failed("Postgres takes nothing: \(error.message)")
         if error.sqlState == "42P01" {
             throw HistoryError(.schemaMissing, "\(error.message); run fanout db migrate")
         }
@@ -372,7 +395,7 @@ final class HistorySink {
             guard now - lastRetentionMs >= Self.retentionEveryMs else { return }
             lastRetentionMs = now
             let oldestMs = Day.start(of: now) - Int64(configuration.retentionDays) * Day.ms
-            let dropped = try database.use { store throws(PostgresError) in
+            let dropped = try use { store throws(PostgresError) in
                 try days.makeAhead(nowMs: now, &store)
                 return try days.drop(beforeMs: oldestMs, &store)
             }
@@ -399,7 +422,7 @@ final class HistorySink {
             if let position = stored[key], position.nextOffset >= end { complete.append(key) }
         }
         if complete.count == keys.count { stage.counts.reachedMs.set(Int(asked)) }
-        try database.use { store throws(PostgresError) in
+        try use { store throws(PostgresError) in
             try SinkWriter.setReached(complete, stored, reachedMs: asked, &store)
         }
     }

@@ -29,6 +29,7 @@ final class ChatLoop {
     private(set) lazy var http = HTTPRouter(self)
     private(set) lazy var sweep = Sweep(self)
     let writer: LogWriter
+    let health: ChatHealth
     let database: Database?
     let largeChats: LargeChats?
     private var connects: TokenBucket
@@ -46,9 +47,9 @@ final class ChatLoop {
         let registry: Metrics
         let siblings: Siblings
         let revocations: Revocations
-        let isReady: @Sendable () -> Bool
-        /// The process cannot go on: it is not ready from now on, sends its devices elsewhere and ends.
-        let fail: @Sendable (IngestError) -> Void
+        let health: Health
+        /// Whether it is known who may no longer be let in, and the process is not about to end.
+        let admits: @Sendable () -> Bool
         let log: Log
     }
 
@@ -71,6 +72,9 @@ final class ChatLoop {
         connectionLimits = WebSocket.Connection.Limits(messageBytesMax: limits.messageBytesMax)
         connectLimit = RateLimit(burst: limits.connectsPerSecond, periodMs: 1000)
         connects = TokenBucket(connectLimit, nowMs: Int64(loop.monotonicMs))
+        health = ChatHealth(
+            shared.health, name: configuration.loops == 1 ? "" : " \(index)",
+            hasDatabase: configuration.postgres != nil)
         writer = try LogWriter(configuration, log: log)
         let database = configuration.postgres.map {
             Database($0, on: loop, connections: configuration.postgresConnections)

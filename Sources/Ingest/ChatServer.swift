@@ -8,21 +8,26 @@ public final class ChatServer: Sendable {
     private let configuration: IngestConfiguration
     private let log: Log
     private let registry: Metrics
+    public let health: Health
+    private let serving: Health.Condition
     private let verifier: TokenVerifier
     private let siblings = Siblings()
     private let directory = InstanceDirectory()
     private let revocations = Revocations()
-    private let progress = ControlReader.Progress()
+    private let progress: ControlReader.Progress
     private let stopped = Handover<Void>()
     private let isRunning = Atomic(false)
     private let isStopping = Atomic(false)
-    private let failure = Mutex<IngestError?>(nil)
     private let boundPorts = Mutex<(client: Int, push: [Int])>((0, []))
 
     public init(_ configuration: IngestConfiguration, log: Log, metrics: Metrics) throws(IngestError) {
         self.configuration = configuration
         self.log = log
         registry = metrics
+        health = Health(log: log, metrics: metrics, clock: SystemClock())
+        serving = health.condition("serving", failing: "starting")
+        progress = ControlReader.Progress(
+            health.condition("users", failing: "reading chat.users: who may not be let in is not known yet"))
         verifier = try TokenVerifier(configuration.tokens)
     }
 
@@ -32,8 +37,7 @@ public final class ChatServer: Sendable {
         let shared = ChatLoop.Shared(
             verifier: verifier, counts: ConnectionCounts(), directory: directory,
             metrics: IngestMetrics(registry), registry: registry, siblings: siblings,
-            revocations: revocations, isReady: { self.isReady }, fail: { self.fail($0) },
-            log: log)
+            revocations: revocations, health: health, admits: { self.admits }, log: log)
         var threads: [LoopThread] = []
         let drained = (0..<configuration.loops).map { _ in Handover<Void>() }
         defer {
@@ -63,11 +67,13 @@ public final class ChatServer: Sendable {
             }
         }
         isRunning.store(true, ordering: .releasing)
+        serving.met()
         log.info(
             "serving devices",
             ["port": .init(port), "push_ports": .init(pushPorts.map(String.init).joined(separator: ","))])
         stopped.take()
         isRunning.store(false, ordering: .releasing)
+        serving.failed("draining: devices are sent elsewhere")
         log.info("draining")
         let waiting = Mutex(drained[...])
         siblings.forEach { chat in
@@ -76,17 +82,6 @@ public final class ChatServer: Sendable {
         }
         for done in drained { done.take() }
         siblings.forEach { $0.writer.close() }
-        if let failure = failure.withLock({ $0 }) { throw failure }
-    }
-
-    private func fail(_ error: IngestError) {
-        let isFirst = failure.withLock { failure in
-            defer { failure = failure ?? error }
-            return failure == nil
-        }
-        guard isFirst else { return }
-        log.error("the server cannot go on", ["error": .init(error)])
-        stop()
     }
 
     /// Asks `run` to end; returns at once.
@@ -105,7 +100,9 @@ public final class ChatServer: Sendable {
         }
     }
 
-    public var isReady: Bool {
+    public var isReady: Bool { health.look().isReady }
+
+    private var admits: Bool {
         isRunning.load(ordering: .acquiring) && !isStopping.load(ordering: .acquiring)
             && progress.isCaughtUp.load(ordering: .acquiring)
     }

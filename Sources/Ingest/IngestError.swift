@@ -3,7 +3,6 @@ public struct IngestError: Error, Sendable, CustomStringConvertible {
     public enum Code: Sendable {
         case configuration
         case listen
-        case log
     }
 
     public let code: Code

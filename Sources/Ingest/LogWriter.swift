@@ -14,50 +14,73 @@ final class LogWriter {
         let atNs: UInt64
     }
 
-    private let producer: ResendingProducer
-    private let incoming: ProducerTopic
-    private let signals: ProducerTopic
-    private let instances: ProducerTopic
+    private let configuration: IngestConfiguration
+    private var output: Output
+    /// The log would take nothing from the last producer. Until the next begins, senders are told to try again.
+    private var isPausing = false
+    private var pauseMs = LogWriter.pauseMsMin
     /// How many partitions the chat-side topics have.
     let chatPartitions: Int32
+    private static let pauseMsMin = 500
+    private static let pauseMsMax = 10_000
+
+    private struct Output {
+        let producer: ResendingProducer
+        let incoming: ProducerTopic
+        let signals: ProducerTopic
+        let instances: ProducerTopic
+
+        init(_ configuration: IngestConfiguration) throws(KafkaError) {
+            var options = ProducerOptions()
+            // A device asks again after a while; what it no longer waits for need not be tried for minutes.
+            options.deliveryTimeoutMs = 30_000
+            options.queueMessagesMax = configuration.limits.logQueueRecords
+            options.queueBytesMax = configuration.limits.logQueueBytes
+            producer = try ResendingProducer(configuration.kafka, options)
+            incoming = try producer.topic(configuration.names[.incoming])
+            signals = try producer.topic(configuration.names[.signals])
+            instances = try producer.topic(configuration.names[.instances])
+        }
+    }
+
     private var nextTag: UInt64 = 1
     private var sent: [UInt64: Sent] = [:]
     private var json = JSONWriter()
     private var key: [UInt8] = []
     private var registration: Registration?
+    private var isClosed = false
     private let log: Log
     private let clock = SystemClock()
     private unowned var chat: ChatLoop?
     private var loop: EventLoop? { chat?.loop }
 
     init(_ configuration: IngestConfiguration, log: Log) throws {
-        var options = ProducerOptions()
-        // A device asks again after a while; what it no longer waits for need not be tried for minutes.
-        options.deliveryTimeoutMs = 30_000
-        options.queueMessagesMax = configuration.limits.logQueueRecords
-        options.queueBytesMax = configuration.limits.logQueueBytes
+        self.configuration = configuration
         self.log = log
-        producer = try ResendingProducer(configuration.kafka, options)
-        let names = configuration.names
-        incoming = try producer.topic(names[.incoming])
-        signals = try producer.topic(names[.signals])
-        instances = try producer.topic(names[.instances])
-        let topics = [names[.incoming], names[.signals], names[.instances]]
-        chatPartitions = try producer.warmUp(topics: topics, timeoutMs: 10_000)[0]
+        output = try Output(configuration)
+        let topics = [Topic.incoming, .signals, .instances].map { configuration.names[$0] }
+        chatPartitions = try output.producer.warmUp(topics: topics, timeoutMs: 10_000)[0]
     }
 
     func start(_ chat: ChatLoop) {
         self.chat = chat
-        do {
-            registration = try chat.loop.watch(producer.wakeDescriptor) { [unowned self] _ in poll() }
-        } catch {
-            preconditionFailure("cannot watch the log writer: \(error)")
-        }
+        watch(chat.loop)
         announce(chat)
     }
 
+    private func watch(_ loop: EventLoop) {
+        do {
+            registration = try loop.watch(output.producer.wakeDescriptor) { [unowned self] _ in poll() }
+        } catch {
+            preconditionFailure("cannot watch the log writer: \(error)")
+        }
+    }
+
     /// Records that the log has not answered for.
-    var queuedCount: Int { producer.inFlight }
+    var queuedCount: Int { output.producer.inFlight }
+
+    /// Whether the log has everything.
+    var isSettled: Bool { !isPausing && queuedCount == 0 }
 
     /// Messages that the log has not answered for.
     var isBusy: Bool { !sent.isEmpty }
@@ -68,7 +91,7 @@ final class LogWriter {
         message.write(to: &json, source: bytes)
         key.removeAll(keepingCapacity: true)
         message.chat.uuid.appendText(to: &key)
-        guard let tag = produce(incoming, of: message.chat, key: key, value: json.bytes) else { return false }
+        guard let tag = produce(output.incoming, of: message.chat, key: key, value: json.bytes) else { return false }
         sent[tag] = Sent(number: number, id: message.id, chat: message.chat, atNs: clock.monotonicNs)
         return true
     }
@@ -78,17 +101,18 @@ final class LogWriter {
         signal.write(to: &json)
         key.removeAll(keepingCapacity: true)
         signal.chat.uuid.appendText(to: &key)
-        return produce(signals, of: signal.chat, key: key, value: json.bytes) != nil
+        return produce(output.signals, of: signal.chat, key: key, value: json.bytes) != nil
     }
 
     private func produce(
         _ topic: ProducerTopic, of chatID: ChatID? = nil, key: [UInt8], value: [UInt8]?
     ) -> UInt64? {
+        guard !isPausing else { return nil }
         do {
             let tag = nextTag
             let partition = chatID?.partition(count: chatPartitions)
             guard
-                try producer.produce(topic, partition: partition, key: key.span, value: value?.span, tag: tag)
+                try output.producer.produce(topic, partition: partition, key: key.span, value: value?.span, tag: tag)
                     == .queued
             else { return nil }
             nextTag += 1
@@ -101,14 +125,44 @@ final class LogWriter {
 
     private func poll() {
         do {
-            try producer.poll { report in self.take(report) }
+            try output.producer.poll { report in self.take(report) }
         } catch {
-            // Replaced again and again in vain: nothing will be written here any more, so nobody is to be sent here.
-            chat?.shared.fail(IngestError(.log, "the log takes nothing any more: \(error)"))
+            beginAgain(error)
         }
     }
 
+    /// The producer was replaced again and again in vain. A server that ended would take its devices along, and all servers
+    /// would at once: it stays, tells senders to try again, is not ready, and tries with a new producer after a pause.
+    private func beginAgain(_ error: KafkaError) {
+        guard !isPausing, let loop else { return }
+        let afterMs = Int.random(in: pauseMs / 2...pauseMs)
+        pauseMs = min(pauseMs * 2, Self.pauseMsMax)
+        isPausing = true
+        log.error("the log takes nothing from this server", ["error": .init(error), "retry_ms": .init(afterMs)])
+        registration?.cancel()
+        registration = nil
+        output.producer.close(deadlineMs: 0) { self.take($0) }
+        loop.schedule(afterMs: afterMs) { [weak self] in self?.resume() }
+    }
+
+    private func resume() {
+        guard let chat, isPausing, !isClosed else { return }
+        do throws(KafkaError) {
+            output = try Output(configuration)
+        } catch {
+            isPausing = false
+            return beginAgain(error)
+        }
+        isPausing = false
+        watch(chat.loop)
+        announce(chat)
+    }
+
     private func take(_ report: DeliveryReport) {
+        if report.succeeded {
+            pauseMs = Self.pauseMsMin
+            chat?.health.acknowledged()
+        }
         guard let message = sent.removeValue(forKey: report.tag), let chat else {
             if let error = report.error { log.warning("a record was not written", ["error": .init(error)]) }
             return
@@ -135,18 +189,20 @@ final class LogWriter {
     func announce(_ chat: ChatLoop) {
         json.removeAll()
         chat.announcement.write(to: &json)
-        _ = produce(instances, key: Array(chat.identity.name.utf8), value: json.bytes)
+        _ = produce(output.instances, key: Array(chat.identity.name.utf8), value: json.bytes)
     }
 
     /// The instance is no more.
     func retire(_ chat: ChatLoop) {
-        _ = produce(instances, key: Array(chat.identity.name.utf8), value: nil)
+        _ = produce(output.instances, key: Array(chat.identity.name.utf8), value: nil)
     }
 
     func close() {
+        isClosed = true
         registration?.cancel()
         registration = nil
-        producer.close(deadlineMs: 3000) { self.take($0) }
+        guard !isPausing else { return }
+        output.producer.close(deadlineMs: 3000) { self.take($0) }
     }
 }
 

@@ -9,24 +9,24 @@ public final class MetricsServer {
 
     private let loop: EventLoop
     private let render: () -> [UInt8]
-    private let isReady: () -> Bool
+    private let health: Health
     private var listener: Listener?
     private var connections: [ObjectIdentifier: Connection] = [:]
 
-    /// - Parameter isReady: whether the stage does its work now; `/readyz` answers 503 while it does not.
+    /// - Parameter health: what `/readyz` and `/healthz` answer by.
     public convenience init(
-        on loop: EventLoop, address: Address, metrics: Metrics, isReady: @escaping () -> Bool = { true }
+        on loop: EventLoop, address: Address, metrics: Metrics, health: Health
     ) throws(SystemError) {
-        try self.init(on: loop, address: address, render: { metrics.render() }, isReady: isReady)
+        try self.init(on: loop, address: address, render: { metrics.render() }, health: health)
     }
 
     /// - Parameter render: the text of `/metrics` now.
     public init(
-        on loop: EventLoop, address: Address, render: @escaping () -> [UInt8], isReady: @escaping () -> Bool = { true }
+        on loop: EventLoop, address: Address, render: @escaping () -> [UInt8], health: Health
     ) throws(SystemError) {
         self.loop = loop
         self.render = render
-        self.isReady = isReady
+        self.health = health
         listener = try Listener(on: loop, host: address.host, port: Int(address.port)) { [unowned self] socket in
             accept(socket)
         }
@@ -56,14 +56,18 @@ public final class MetricsServer {
         case "/metrics":
             return HTTPResponse(status: 200, type: "text/plain; version=0.0.4; charset=utf-8", body: render())
         case "/healthz":
-            return HTTPResponse(status: 200, type: "text/plain", body: Array("ok\n".utf8))
+            let verdict = health.look()
+            return Self.answer(verdict.isAlive, verdict.isAlive ? "ok\n" : verdict.text)
         case "/readyz":
-            let ready = isReady()
-            return HTTPResponse(
-                status: ready ? 200 : 503, type: "text/plain", body: Array((ready ? "ready\n" : "not ready\n").utf8))
+            let verdict = health.look()
+            return Self.answer(verdict.isReady, verdict.text)
         default:
             return HTTPResponse(status: 404, type: "text/plain", body: Array("try /metrics\n".utf8))
         }
+    }
+
+    private static func answer(_ isGood: Bool, _ text: String) -> HTTPResponse {
+        HTTPResponse(status: isGood ? 200 : 503, type: "text/plain", body: Array(text.utf8))
     }
 
     private final class Connection: StreamDelegate {

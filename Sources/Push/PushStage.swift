@@ -14,6 +14,7 @@ public final class PushStage: Sendable {
     private let configuration: PushConfiguration
     private let log: Log
     let metrics: PushMetrics
+    public let health: Health
     private let clock: any Clock
     private let remote = Mutex<EventLoop.Remote?>(nil)
     private let stopped = Atomic<Bool>(false)
@@ -23,6 +24,7 @@ public final class PushStage: Sendable {
         self.log = log
         self.metrics = PushMetrics(metrics)
         self.clock = clock
+        health = Health(log: log, metrics: metrics, clock: clock)
     }
 
     /// Runs until stopped.
@@ -30,7 +32,7 @@ public final class PushStage: Sendable {
         let loop = try EventLoop()
         remote.withLock { $0 = loop.remote }
         defer { remote.withLock { $0 = nil } }
-        let worker = try PushWorker(configuration, on: loop, log: log, metrics: metrics, clock: clock)
+        let worker = try PushWorker(configuration, on: loop, log: log, metrics: metrics, health, clock: clock)
         try worker.start()
         if !stopped.load(ordering: .acquiring) { loop.run() }
         worker.stop()

@@ -18,6 +18,9 @@ final class PushWorker {
     private let dead: DeadLetters
     private let dispatcher: Dispatcher
 
+    private let health: PushHealth
+    private let probe: LogProbe
+
     private var coalescer: Coalescer
     private var tracker = CommitTracker()
     private var seen = SeenTable()
@@ -31,13 +34,18 @@ final class PushWorker {
     private(set) var failure: (any Error)?
 
     init(
-        _ configuration: PushConfiguration, on loop: EventLoop, log: Log, metrics: PushMetrics, clock: any Clock
+        _ configuration: PushConfiguration, on loop: EventLoop, log: Log, metrics: PushMetrics, _ health: Health,
+        clock: any Clock
     ) throws {
         self.configuration = configuration
         self.loop = loop
         self.log = log
         self.metrics = metrics
         self.clock = clock
+        self.health = PushHealth(health)
+        probe = try LogProbe(
+            configuration.kafka,
+            topics: [Topic.push, .presence, .signals, .pushDead].map { configuration.names[$0] }, health)
         coalescer = Coalescer(configuration.coalescing)
         var options = ConsumerOptions(groupID: configuration.names.group("push"))
         // What may wait here is what is read a second while behind (`ConsumerOptions`): some 70,000 records.
@@ -74,6 +82,7 @@ final class PushWorker {
         dispatcher.close()
         commit(waiting: true)
         consumer.close(deadlineMs: 5000)
+        probe.close()
     }
 
     private func fail(_ error: any Error) {
@@ -173,6 +182,7 @@ final class PushWorker {
                     tracker.remove(partition: partition.partition)
                 }
                 assigned = []
+                health.partitions.failed(PushHealth.isNoMember)
                 try consumer.unassign()
             case .error(let error, let partition):
                 log.warning("the log", ["error": "\(error)", "partition": "\(partition.map { "\($0)" } ?? "")"])
@@ -199,6 +209,7 @@ final class PushWorker {
         if isPaused { try consumer.resume(partitions) }
         isPaused = false
         assigned = partitions
+        health.partitions.met()
         presenceLeft = Set(partitions.map(\.partition))
         presenceDeadlineMs = loop.monotonicMs + UInt64(Self.presenceWaitMs)
     }
@@ -216,6 +227,7 @@ final class PushWorker {
         sendDue()
         pauseOrResume()
         consumer.stayInGroup()
+        health.look(dispatcher, dead)
         loop.schedule(afterMs: 100) { [unowned self] in tick() }
     }
 

@@ -37,8 +37,6 @@ enum ExitCode: Int32 {
     /// CDC stopped because its slot was lost and `--resnapshot never` forbids to start over, or because the database is
     /// older than what the topics hold.
     case slotLost = 4
-    /// `chat` stopped because the log would take nothing from it any more: start it again.
-    case logLost = 5
 }
 
 /// A command as it was called.

@@ -8,11 +8,11 @@ extension Invocation {
     ///
     /// - Parameters:
     ///   - run: the stage's own `run()`: returns when stopped, throws when it cannot go on. On a thread of its own.
-    ///   - isReady: whether it does its work now, for `/readyz`.
+    ///   - health: how it is, for `/readyz` and `/healthz`.
     ///   - reload: what SIGHUP means to it.
     ///   - stop: asks it to end; returns at once.
     func runStage(
-        run: @escaping @Sendable () throws -> Void, isReady: @escaping @Sendable () -> Bool = { true },
+        run: @escaping @Sendable () throws -> Void, health: Health,
         reload: @escaping @Sendable () -> Void = {},
         stop: @escaping @Sendable () -> Void
     ) throws -> ExitCode {
@@ -31,8 +31,15 @@ extension Invocation {
         }
         defer { watch.cancel() }
         metrics.registerProcess()
-        let server = try serveMetrics(on: loop, isReady: isReady)
+        let server = try serveMetrics(on: loop, health)
         defer { server?.close() }
+        // What changes is told even if nobody asks.
+        func look() {
+            health.look()
+            loop.schedule(afterMs: 1000, look)
+        }
+        look()
+        let begunNs = SystemClock().monotonicNs
         let thread = Thread.start(name: command.name) {
             do {
                 try run()
@@ -41,7 +48,11 @@ extension Invocation {
                 log.error("stopped", ["error": "\(error)"])
                 outcome.set((error as? any HasExitCode)?.exitCode ?? .failure)
             }
-            _ = remote.execute { $0.stop() }
+            let hasFailed = outcome.code != .success
+            // What ends a process that has served for a while ends others like it: they are not to come back as one.
+            let hasServed = SystemClock().monotonicNs &- begunNs > 10_000_000_000
+            let afterMs = hasFailed && hasServed ? Int.random(in: 0...3000) : 0
+            _ = remote.execute { loop in loop.schedule(afterMs: afterMs) { loop.stop() } }
         }
         loop.run()
         thread.join()
@@ -49,11 +60,11 @@ extension Invocation {
     }
 
     /// For commands that take `Option.metrics`, when it is given.
-    private func serveMetrics(on loop: EventLoop, isReady: @escaping () -> Bool) throws -> MetricsServer? {
+    private func serveMetrics(on loop: EventLoop, _ health: Health) throws -> MetricsServer? {
         guard command.options.contains(where: { $0.name == Option.metrics.name }),
             let address = options.address(Option.metrics.name)
         else { return nil }
-        let server = try MetricsServer(on: loop, address: address, metrics: metrics, isReady: isReady)
+        let server = try MetricsServer(on: loop, address: address, metrics: metrics, health: health)
         log.info("metrics are served", ["at": "http://\(address.host):\(server.port)/metrics"])
         return server
     }

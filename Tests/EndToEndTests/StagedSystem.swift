@@ -1,4 +1,5 @@
 import Foundation
+import System
 import TestSupport
 import Testing
 
@@ -6,14 +7,20 @@ import Testing
 /// them or calls one differently.
 final class StagedSystem {
     let broker: BrokerProcess
+    let postgres: PostgresCluster
     let database: String
     let tokenKey = "a-token-key-of-at-least-thirty-two-bytes"
     private(set) var chatPort = 0
     private var stages: [String: FanoutProcess] = [:]
 
-    init() throws {
-        broker = try BrokerProcess()
-        database = try PostgresCluster.shared().freshDatabase(migrated: true)
+    /// - Parameters:
+    ///   - postgres: a server of the test's own, for one that stops it.
+    ///   - directory: where the broker keeps its data.
+    init(postgres: PostgresCluster? = nil, brokerDirectory directory: String? = nil) throws {
+        self.postgres = try postgres ?? PostgresCluster.shared()
+        broker = try BrokerProcess(
+            ["--metrics", "127.0.0.1:0", "--journal-size", directory == nil ? "64MiB" : "1MiB"], directory: directory)
+        database = try self.postgres.freshDatabase(migrated: true)
         #expect(try fanout(["topics", "create", "--partitions", "4"]).status == 0)
         try start("cdc", ["--slot", "staged_\(UInt32.random(in: 0 ... .max))"])
         try start("join", ["--name", "join-1"])
@@ -54,7 +61,19 @@ final class StagedSystem {
     }
 
     func start(_ stage: String, _ arguments: [String] = [], as name: String? = nil) throws {
-        stages[name ?? stage] = try FanoutProcess([stage] + arguments, environment: environment)
+        stages[name ?? stage] = try FanoutProcess(
+            [stage, "--metrics", "127.0.0.1:0"] + arguments, environment: environment)
+    }
+
+    /// What a stage answers where its metrics are served, and `nil` while it answers nothing.
+    func answer(_ path: String, of stage: String) -> (status: Int, text: String)? {
+        let text = stage == "broker" ? broker.text : stages[stage]?.text ?? ""
+        guard let found = text.firstMatch(of: /at=http:..127.0.0.1:(\d+).metrics/),
+            let answer = try? ChildProcess.run(
+                "curl", ["-s", "-m", "5", "-w", "%{http_code}", "http://127.0.0.1:\(found.1)\(path)"]),
+            let status = Int(answer.output.suffix(3)), status > 0
+        else { return nil }
+        return (status, String(answer.output.dropLast(3)))
     }
 
     func stop(_ stage: String) { stages.removeValue(forKey: stage)?.terminate() }

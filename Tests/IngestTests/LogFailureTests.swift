@@ -22,7 +22,7 @@ import Wire
         cluster.fail(.produce, with: Array(repeating: .outOfOrderSequence, count: 1000))
     }
 
-    @Test func `a server that can write no more is not ready, says why, and ends with that error`() throws {
+    @Test func `a server whose writes are refused for good stays, is not ready, and comes back by itself`() throws {
         let cluster = try cluster()
         var configuration = IngestConfiguration(
             instance: "test", listen: Address(host: "127.0.0.1", port: 0),
@@ -32,9 +32,10 @@ import Wire
         let said = Guarded<[UInt8]>([])
         let log = Log(component: "chat", clock: SystemClock()) { line in said.withLock { $0 += line } }
         let server = try ChatServer(configuration, log: log, metrics: Metrics())
-        let ended = Mutex<IngestError?>(nil)
+        let hasEnded = Mutex(false)
         let thread = System.Thread.start(name: "server") {
-            do { try server.run() } catch { ended.withLock { $0 = error as? IngestError } }
+            try? server.run()
+            hasEnded.withLock { $0 = true }
         }
         defer {
             server.stop()
@@ -42,23 +43,15 @@ import Wire
         }
         #expect(eventually { server.isReady })
         failForGood(cluster)
-        #expect(eventually(seconds: 30) { ended.withLock { $0 } != nil })
-        #expect(!server.isReady)
-        #expect(ended.withLock { $0?.code } == .log)
-        let text = said.withLock { String(decoding: $0, as: UTF8.self) }
-        #expect(text.contains("the server cannot go on") && text.contains("OUT_OF_ORDER_SEQUENCE_NUMBER"), "\(text)")
-    }
-
-    @Test func `its process ends with a status of its own, for a supervisor to start it again`() throws {
-        let cluster = try cluster()
-        let process = try FanoutProcess([
-            "chat", "--kafka", cluster.bootstrapServers, "--listen", "127.0.0.1:0", "--link-secret", "secret",
-            "--token-key", String(repeating: "k", count: 32), "--drain", "100ms",
-        ])
-        let serves = process.waitForOutput("serving devices", seconds: 60)
-        #expect(serves, "\(process.text)")
-        failForGood(cluster)
-        #expect(process.waitForExit(seconds: 60) == 5, "\(process.text)")
+        let text = { said.withLock { String(decoding: $0, as: UTF8.self) } }
+        #expect(eventually(seconds: 30) { text().contains("the log takes nothing from this server") }, "\(text())")
+        #expect(eventually(seconds: 30) { !server.isReady })
+        #expect(server.health.look().text.contains("log: the log acknowledges nothing that is written"))
+        #expect(server.health.look().isAlive)
+        #expect(text().contains("OUT_OF_ORDER_SEQUENCE_NUMBER"), "\(text())")
+        cluster.stopFailing(.produce)
+        #expect(eventually(seconds: 30) { server.isReady }, "\(text())")
+        #expect(!hasEnded.withLock { $0 })
     }
 
     @Test func `a log that is full or gone gets senders told to try again, and takes no more memory`() throws {

@@ -123,6 +123,16 @@ public final class PostgresCluster: Sendable {
         try start()
     }
 
+    /// Stops all of its processes where they are: connections stay, and nothing answers.
+    public func freeze() throws { try signalAll("STOP") }
+
+    public func thaw() throws { try signalAll("CONT") }
+
+    private func signalAll(_ signal: String) throws {
+        let script = "read -r pid < \(directory)/data/postmaster.pid; kill -\(signal) $pid $(pgrep -P $pid)"
+        _ = try Self.run("/bin/sh", ["-c", script])
+    }
+
     /// Makes a standby the server that takes writes.
     public func promote() throws {
         try Self.runAsServerUser("pg_ctl", ["-D", "\(directory)/data", "-w", "-t", "60", "-s", "promote"])

@@ -13,6 +13,7 @@ final class BrokerCore {
     let groups: GroupService
     let maintenance: LoopThread
     let held: HeldBytes
+    private let disk: DiskHealth
     private var connections: [ObjectIdentifier: Connection] = [:]
     /// Ids begin somewhere else at each start, and nobody keeps what was given: producers outlive a data directory that is
     /// lost, or put back as it once was, and an id that is given twice makes one producer's records the other's repeats.
@@ -29,7 +30,7 @@ final class BrokerCore {
     private static let filesAtStopMax = 500
 
     init(
-        _ configuration: BrokerConfiguration, log: Log, metrics: BrokerMetrics, loop: EventLoop
+        _ configuration: BrokerConfiguration, log: Log, metrics: BrokerMetrics, _ health: Health, loop: EventLoop
     ) throws(BrokerError) {
         self.configuration = configuration
         self.log = log
@@ -59,12 +60,14 @@ final class BrokerCore {
         } catch {
             throw BrokerError(.storage, "cannot start the maintenance thread", cause: error)
         }
+        disk = DiskHealth(health, directory: configuration.dataDirectory, on: loop, maintenance)
         held.connections = { [unowned self] in Array(connections.values) }
         commits.onDirty = { [storage] in storage.noteDirty($0) }
         commits.onCommit = { $0.wakeWaiters() }
         commits.onRotation = { [unowned self] generation in checkpoint(upTo: generation) }
-        commits.onFailure = { [log] error in
+        commits.onFailure = { [log, disk] error in
             metrics.storageFailures.add()
+            disk.failed(error)
             log.error("records could not be made durable", ["reason": .string(error.description)])
         }
         scheduleUpkeep()
@@ -143,6 +146,7 @@ final class BrokerCore {
     /// Tells the operator of a failure that clients see as an error code; at most once a second, however many see it.
     func reportStorage(_ error: BrokerError) {
         metrics.storageFailures.add()
+        disk.failed(error)
         guard loop.monotonicMs >= quietUntilMs else { return }
         quietUntilMs = loop.monotonicMs + 1000
         log.error("the data directory failed", ["reason": .string(error.description)])

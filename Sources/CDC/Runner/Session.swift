@@ -9,6 +9,7 @@ final class Session {
     let log: Log
     let clock: any Clock
     let metrics: CDCMetrics
+    let health: CDCHealth
     let loop: EventLoop
     let isStopped: () -> Bool
 
@@ -31,7 +32,7 @@ final class Session {
 
     init(
         _ configuration: CDCConfiguration, _ database: consuming Database, log: Log, clock: any Clock,
-        metrics: CDCMetrics, loop: EventLoop, isStopped: @escaping () -> Bool
+        metrics: CDCMetrics, _ health: CDCHealth, loop: EventLoop, isStopped: @escaping () -> Bool
     ) throws(CDCError) {
         let systemID = try database.server().systemID
         self.configuration = configuration
@@ -39,6 +40,7 @@ final class Session {
         self.log = log
         self.clock = clock
         self.metrics = metrics
+        self.health = health
         self.loop = loop
         self.isStopped = isStopped
         var names: [String] = []
@@ -156,6 +158,7 @@ final class Session {
 
     /// What must go on while something else takes long, and a stop is heard.
     func keepUp() throws(CDCError) {
+        health.thread.met()
         if isStopped() { throw CDCError(.stopped, "stopped") }
         try lookAround(clock.monotonicNs)
     }
@@ -164,7 +167,9 @@ final class Session {
     func lookAround(_ now: UInt64) throws(CDCError) {
         watchKafka(now)
         if now - lastStatusNs > UInt64(configuration.statusIntervalMs) * 1_000_000 { try sendStatus(now) }
-        if hasSlot { try slotWatch.look(now) }
+        guard hasSlot else { return }
+        let isAnswered = try slotWatch.look(now)
+        if isAnswered, replication != nil { health.streams() }
     }
 
     /// Not while a row is being written: the writer is taken then.
@@ -178,7 +183,10 @@ final class Session {
         case .silent:
             log.warning(
                 "waiting for Kafka, which acknowledges nothing", ["records": .init(outlet.producer.inFlight)])
-        case .back: log.info("Kafka acknowledges again")
+            health.output.failed("the log acknowledges nothing that is written")
+        case .back:
+            log.info("Kafka acknowledges again")
+            health.output.met()
         case nil: break
         }
     }

@@ -20,12 +20,18 @@ extension Session {
         defer { watches.forEach { $0.cancel() } }
         log.info("streaming", ["slot": "\(configuration.slot)", "from": "\(start.position)"])
         metrics.streaming.set(1)
-        defer { metrics.streaming.set(0) }
+        health.streams()
+        // Outside of the stream it waits for Postgres, and for locks there, for as long as that takes.
+        defer {
+            metrics.streaming.set(0)
+            health.thread.met()
+        }
 
         var stream = StreamState(filters: start.filters)
         var lastConfirmNs: UInt64 = 0
         try sendStatus(clock.monotonicNs)
         while !isStopped() {
+            health.thread.beat()
             let isEmpty = try readTurn(&stream)
             try outlet.poll()
             if try store.poll() {

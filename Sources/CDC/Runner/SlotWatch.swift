@@ -22,15 +22,17 @@ final class SlotWatch {
 
     /// Looks, if it is time. Each look writes a heartbeat, which also moves the slot on when only other tables or databases
     /// are busy.
-    func look(_ now: UInt64) throws(CDCError) {
-        guard lastNs == 0 || now - lastNs > UInt64(configuration.heartbeatMs) * 1_000_000 else { return }
+    /// - Returns: whether Postgres has answered now.
+    func look(_ now: UInt64) throws(CDCError) -> Bool {
+        guard lastNs == 0 || now - lastNs > UInt64(configuration.heartbeatMs) * 1_000_000 else { return false }
         lastNs = now
         let health: Database.SlotHealth?
         do throws(CDCError) {
             health = try ask()
         } catch {
             database = nil
-            return log.warning("cannot see how the slot does", ["error": "\(error)"])
+            log.warning("cannot see how the slot does", ["error": "\(error)"])
+            return false
         }
         guard let health else { throw CDCError(.transient, "the replication slot has gone") }
         metrics.retainedBytes.set(Int(health.retainedBytes))
@@ -43,6 +45,7 @@ final class SlotWatch {
                 "the slot is about to be lost",
                 ["wal_status": "\(health.walStatus)", "retained_bytes": .init(health.retainedBytes)])
         }
+        return true
     }
 
     private func ask() throws(CDCError) -> Database.SlotHealth? {

@@ -83,6 +83,7 @@ extension Session {
 
     /// One topic, in the middle of the stream: the table that was asked for, and those that share its topic.
     func snapshotOnRequest(_ order: SnapshotOrder, _ stream: inout StreamState) throws(CDCError) {
+        health.thread.met()
         guard let route = configuration.routes.first(where: { $0.name == order.table || $0.table == order.table })
         else {
             log.warning("a snapshot was asked for of a table that has no topic", ["table": "\(order.table)"])

@@ -18,7 +18,9 @@ final class DeliveryRunner {
     private let presence: PresenceReader
     private let cursors: CursorStore?
     private let counters: DeliveryMetrics
-    private let setReady: (Bool) -> Void
+    private let partitions: Health.Condition
+    private let thread: Health.Condition
+    private let probe: LogProbe
 
     private var wake: Registration?
     private var connections: [Int: LinkConnection] = [:]
@@ -52,17 +54,20 @@ final class DeliveryRunner {
     var nowMs: Int64 { startWallMs + Int64(loop.monotonicMs - startMonotonicMs) }
 
     init(
-        _ configuration: DeliveryConfiguration, on loop: EventLoop, setReady: @escaping (Bool) -> Void
+        _ configuration: DeliveryConfiguration, on loop: EventLoop, _ health: Health
     ) throws(DeliveryError) {
         self.configuration = configuration
         self.loop = loop
-        self.setReady = setReady
+        partitions = health.condition("partitions", failing: Self.ownsNothing)
+        thread = health.thread("delivery")
         startWallMs = loop.nowMs
         startMonotonicMs = loop.monotonicMs
         let names = configuration.names
         let areCountsEqual: Bool
         do throws(KafkaError) {
-            output = try LogOutput(configuration, on: loop)
+            let topics: [Topic] = [.deliveries, .instances, .presence, .push]
+            probe = try LogProbe(configuration.kafka, topics: topics.map { names[$0] }, health)
+            output = try LogOutput(configuration, on: loop, health)
             let (partitionCount, presenceCount) = try output.partitionCounts()
             areCountsEqual = partitionCount == presenceCount
             var settings = DeliverySettings(
@@ -135,6 +140,8 @@ final class DeliveryRunner {
         presence.close()
         consumer.close(deadlineMs: 3_000)
         output.close()
+        probe.close()
+        partitions.failed("stopped")
     }
 
     private func scheduleTick() {
@@ -154,8 +161,22 @@ final class DeliveryRunner {
         cursors?.store(worker.cursors.take(nowMs: nowMs)) { [unowned self] in worker.cursors.putBack($0) }
         counters.publish(worker)
         consumer.stayInGroup()
-        setReady(!worker.owned.isEmpty && worker.owned.allSatisfy { worker.phase(of: $0) == .live })
+        tellReadiness()
         resumeReading()
+    }
+
+    private static let ownsNothing = "the group has given it no partition"
+
+    private func tellReadiness() {
+        thread.beat()
+        output.tellProgress()
+        if worker.owned.isEmpty {
+            partitions.failed(Self.ownsNothing)
+        } else if worker.owned.allSatisfy({ worker.phase(of: $0) == .live }) {
+            partitions.met()
+        } else {
+            partitions.failed("waits for the sessions that chat servers have")
+        }
     }
 
     /// To be called after everything that may have made the worker say something.

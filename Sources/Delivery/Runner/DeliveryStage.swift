@@ -1,3 +1,4 @@
+public import Runtime
 import Synchronization
 import System
 
@@ -10,12 +11,15 @@ public final class DeliveryStage: Sendable {
 
     private let configuration: DeliveryConfiguration
     private let state = Mutex(State())
-    private let ready = Atomic(false)
+    public let health: Health
 
-    public init(_ configuration: DeliveryConfiguration) { self.configuration = configuration }
+    public init(_ configuration: DeliveryConfiguration) {
+        self.configuration = configuration
+        health = Health(log: configuration.log, metrics: configuration.metrics, clock: configuration.clock)
+    }
 
     /// Whether it owns partitions and delivers.
-    public var isReady: Bool { ready.load(ordering: .relaxed) }
+    public var isReady: Bool { health.look().isReady }
 
     /// Delivers until `stop`. Throws when it cannot go on.
     public func run() throws(DeliveryError) {
@@ -26,13 +30,12 @@ public final class DeliveryStage: Sendable {
             throw DeliveryError(.system, "\(error)")
         }
         defer { loop.close() }
-        let runner = try DeliveryRunner(configuration, on: loop) { [self] in ready.store($0, ordering: .relaxed) }
+        let runner = try DeliveryRunner(configuration, on: loop, health)
         let isStopping = state.withLock { state in
             state.remote = loop.remote
             return state.isStopping
         }
         if !isStopping { try runner.run() }
-        ready.store(false, ordering: .relaxed)
         runner.close()
     }
 

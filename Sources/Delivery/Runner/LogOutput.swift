@@ -13,6 +13,7 @@ final class LogOutput {
     private let push: ProducerTopic
     private let rejected: ProducerTopic
     private var wake: Registration?
+    private var progress: WriteProgress
     private unowned var runner: DeliveryRunner?
 
     private enum Waiting {
@@ -29,8 +30,11 @@ final class LogOutput {
     private static let waitingMax = 20_000
     private static let pushesPerTurn = 1_000
 
-    init(_ configuration: DeliveryConfiguration, on loop: EventLoop) throws(KafkaError) {
+    init(
+        _ configuration: DeliveryConfiguration, on loop: EventLoop, _ health: Health
+    ) throws(KafkaError) {
         self.configuration = configuration
+        progress = WriteProgress(health)
         var options = ProducerOptions()
         // Stages behind this one wait for these records no differently than for a new one.
         options.deliveryTimeoutMs = 0
@@ -66,6 +70,8 @@ final class LogOutput {
                     configuration.log.error("a record was not written", ["error": .string("\(error)")])
                     // What may be written another time is: nothing from its place on is committed.
                     guard error.code == .messageTooLarge else { return }
+                } else {
+                    progress.acknowledged()
                 }
                 if let mark { runner?.worker.outputDone(mark) }
             }
@@ -74,6 +80,8 @@ final class LogOutput {
         }
         runner?.finishTurn()
     }
+
+    func tellProgress() { progress.look(isSettled: producer.inFlight == 0) }
 
     /// So much waits for the producer that no more should be made.
     var isFull: Bool { waiting.count >= Self.waitingMax }

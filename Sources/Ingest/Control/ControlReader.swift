@@ -22,6 +22,9 @@ final class ControlReader {
     /// Raised when `chat.users` has been read to its end.
     final class Progress: Sendable {
         let isCaughtUp = Atomic(false)
+        let condition: Health.Condition
+
+        init(_ condition: Health.Condition) { self.condition = condition }
     }
     private let progress: Progress
 
@@ -116,6 +119,7 @@ final class ControlReader {
                 unread.isEmpty
             else { return }
             progress.isCaughtUp.store(true, ordering: .releasing)
+            progress.condition.met()
         case .error(let error, _): log.warning("reading control topics", ["error": .init(error)])
         case .assigned, .revoked, .committed, nil: break
         }

@@ -23,7 +23,7 @@ final class HTTPRouter {
         switch (request.method, segments.first) {
         case ("GET", "v1") where segments == ["v1", "ws"]: upgrade(request, client)
         case (_, "v1"): callAPI(request, segments, client)
-        case ("GET", "healthz"), ("HEAD", "healthz"): client.respond(HTTPAnswer.text(200, "ok\n"))
+        case ("GET", "healthz"), ("HEAD", "healthz"): client.respond(liveness)
         case ("GET", "readyz"), ("HEAD", "readyz"): client.respond(readiness)
         case ("GET", "metrics"):
             let type = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,10 +37,13 @@ final class HTTPRouter {
     }
 
     private var readiness: HTTPResponse {
-        if chat.isDraining { return HTTPAnswer.text(503, "draining\n") }
-        if !chat.shared.isReady() { return HTTPAnswer.text(503, "reading chat.users\n") }
-        if chat.database?.isReady == false { return HTTPAnswer.text(503, "no connection to Postgres\n") }
-        return HTTPAnswer.text(200, "ready\n")
+        let verdict = chat.shared.health.look()
+        return HTTPAnswer.text(verdict.isReady ? 200 : 503, verdict.text)
+    }
+
+    private var liveness: HTTPResponse {
+        let verdict = chat.shared.health.look()
+        return HTTPAnswer.text(verdict.isAlive ? 200 : 503, verdict.isAlive ? "ok\n" : verdict.text)
     }
 
     // MARK: The API
@@ -103,10 +106,18 @@ final class HTTPRouter {
             guard offered != nil else { return client.respond(response()) }
             client.respond(upgrading: handshake.accept(subprotocol: subprotocol), thenClosing: code, reason)
         }
-        if let waitMs = chat.admit() ?? (chat.shared.isReady() ? nil : Int.random(in: 500...2000)) {
+        if let waitMs = chat.admit() ?? (chat.shared.admits() ? nil : Int.random(in: 500...2000)) {
             chat.metrics.refused(.overloaded)
             return refuse(
                 HTTPAnswer.overloaded("too many at once, or starting", retryAfterMs: waitMs), .tryAgainLater,
+                "\(waitMs)")
+        }
+        if chat.database?.answers == false {
+            // A session cannot start without it: which large chats its user is in is not known.
+            let waitMs = Int.random(in: 1000...5000)
+            chat.metrics.refused(.overloaded)
+            return refuse(
+                HTTPAnswer.overloaded("the database does not answer", retryAfterMs: waitMs), .tryAgainLater,
                 "\(waitMs)")
         }
         let origins = chat.configuration.origins

@@ -47,6 +47,8 @@ final class Sweep {
             queuedBytes = 0
         }
         guard ticks % 4 == 0 else { return }
+        chat.health.look(chat.writer, chat.database)
+        if ticks % 8 == 0 { chat.database?.ping() }
         chat.writer.announce(chat)
         tell(chat.metrics.logQueue, &told.logQueue, chat.writer.queuedCount)
         tell(chat.metrics.databaseCalls, &told.databaseCalls, chat.database?.pendingCount ?? 0)

@@ -14,7 +14,15 @@ final class Database {
         pool.connect()
     }
 
-    var isReady: Bool { pool.isReady }
+    private var wasLastPingLost = false
+    /// Whether there is a connection, and the last `ping` was answered: a server that is frozen keeps its connections.
+    var answers: Bool { pool.isReady && !wasLastPingLost }
+
+    func ping() {
+        pool.query("SELECT 1") { [weak self] result in
+            if case .failure = result { self?.wasLastPingLost = true } else { self?.wasLastPingLost = false }
+        }
+    }
 
     func rows<Row>(
         _ statement: Store.Statement<Row>, _ body: @escaping (Result<[Row], PostgresError>) -> Void

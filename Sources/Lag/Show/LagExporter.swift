@@ -16,6 +16,7 @@ public final class LagExporter {
     private var text: [UInt8] = []
     private var succeededNs: UInt64?
     private var isUp = false
+    private let cluster: Health.Condition
 
     public init(
         _ observer: LagObserver, on loop: EventLoop, address: Address, intervalMs: Int, timeoutMs: Int, log: Log
@@ -25,8 +26,10 @@ public final class LagExporter {
         self.intervalMs = intervalMs
         self.timeoutMs = timeoutMs
         self.log = log
+        let health = Health(clock: SystemClock())
+        cluster = health.condition("log", failing: "the cluster has not answered yet")
         server = try MetricsServer(
-            on: loop, address: address, render: { [unowned self] in render() }, isReady: { [unowned self] in isUp })
+            on: loop, address: address, render: { [unowned self] in render() }, health: health)
         look()
     }
 
@@ -54,10 +57,12 @@ public final class LagExporter {
         if let error = sample.clusterError {
             if isUp || succeededNs == nil { log.warning("the cluster does not answer", ["error": "\(error)"]) }
             isUp = false
+            cluster.failed("the cluster does not answer")
             before = nil
         } else {
             if !isUp, succeededNs != nil { log.info("the cluster answers again") }
             isUp = true
+            cluster.met()
             before = sample
             succeededNs = loop.monotonicNs
         }

@@ -36,6 +36,16 @@ final class AddressBook {
         self.asksForTokens = asksForTokens
     }
 
+    private var wasLastPingLost = false
+    var isAway: Bool { !channel.isReady || wasLastPingLost }
+
+    /// A server that is frozen keeps its connections.
+    func ping() {
+        channel.query("SELECT 1") { [weak self] result in
+            if case .failure = result { self?.wasLastPingLost = true } else { self?.wasLastPingLost = false }
+        }
+    }
+
     func close() { channel.close() }
 
     func look(_ notices: [Notice], _ done: @escaping ([Entry]) -> Void) {

@@ -77,6 +77,8 @@ final class Courier {
     }
 
     var isIdle: Bool { pending == 0 && !breaker.isOpen }
+    /// The receiver does not answer: nothing but probes is sent.
+    var isHeldBack: Bool { breaker.isOpen }
     /// Parcels that are not settled.
     var pending: Int { inFlight + queue.count + waitingForRetry }
 

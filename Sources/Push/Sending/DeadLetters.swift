@@ -25,6 +25,8 @@ final class DeadLetters {
     private var json = JSONWriter()
     /// What is kept until the log has it.
     private(set) var bytes = 0
+    private var acknowledged = 0
+    private var toldAcknowledged = 0
 
     init(_ configuration: PushConfiguration, on loop: EventLoop, log: Log) throws(KafkaError) {
         var options = ProducerOptions()
@@ -42,8 +44,15 @@ final class DeadLetters {
             guard let letter = underWay.removeValue(forKey: report.tag) else { return }
             if let error = report.error { return keep(letter, "\(error)") }
             bytes -= letter.value.count
+            acknowledged += 1
             letter.written()
         }
+    }
+
+    /// Whether the log has taken a letter since this was asked last.
+    func hasProgressed() -> Bool {
+        defer { toldAcknowledged = acknowledged }
+        return acknowledged != toldAcknowledged
     }
 
     /// Waits for what is under way, but not for long: what is not written comes again after a restart.

@@ -70,6 +70,13 @@ final class Dispatcher {
         return max(0, sendersRoom - (book?.pending ?? 0))
     }
 
+    var isWebhookAway: Bool { webhook?.isAway == true }
+    var arePushServicesAway: Bool { webPush?.isAnyAway == true }
+    var isDatabaseAway: Bool { book?.isAway == true }
+
+    /// To be called every second or two.
+    func askDatabase() { book?.ping() }
+
     func dispatch(_ notices: [Notice]) {
         guard let book else { return send(notices.map { AddressBook.Entry(notice: $0) }) }
         book.look(notices) { [unowned self] in send($0) }

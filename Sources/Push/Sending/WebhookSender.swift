@@ -41,6 +41,8 @@ final class WebhookSender {
     /// How many notices could be taken now.
     var room: Int { courier.room * configuration.batchMax }
 
+    var isAway: Bool { courier.isHeldBack }
+
     func send(_ items: [Item]) {
         var start = 0
         while start < items.count {

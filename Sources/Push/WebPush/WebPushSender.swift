@@ -69,6 +69,8 @@ final class WebPushSender {
         client.close()
     }
 
+    var isAnyAway: Bool { couriers.values.contains { $0.isHeldBack } }
+
     private func courier(for origin: String) -> Courier {
         if let known = couriers[origin] { return known }
         if couriers.count >= VAPID.originsMax {

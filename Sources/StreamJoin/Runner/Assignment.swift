@@ -7,11 +7,13 @@ extension JoinWorker {
     /// the log does not answer for a moment is asked again; the group waits meanwhile.
     func assigned(_ partitions: [Int32]) throws {
         metrics.restoring.set(max(1, partitions.count))
+        health.partitions.failed("its partitions are being restored")
         defer { metrics.restoring.set(0) }
         while true {
             do {
                 try restore(partitions)
                 metrics.member.set(1)
+                health.partitions.met()
                 return
             } catch let error as KafkaError where error.isRetriable && !error.isFatal {
                 forget()
@@ -21,6 +23,7 @@ extension JoinWorker {
                 }
                 log.warning("partitions cannot be restored; trying again", ["error": "\(error)"])
                 try producer.poll(timeoutMs: Self.retryMs, acknowledge)
+                health.cameRound(inFlight: producer.inFlight)
                 if isStopping() { throw Interrupted() }
             }
         }
@@ -183,6 +186,7 @@ extension JoinWorker {
     }
 
     private func keepUp() throws {
+        health.cameRound(inFlight: producer.inFlight)
         if isStopping() { throw Interrupted() }
     }
 
@@ -212,6 +216,7 @@ extension JoinWorker {
         metrics.partitions.set(0)
         metrics.followed.set(0)
         metrics.member.set(0)
+        health.partitions.failed(JoinHealth.isNoMember)
     }
 
     /// Commits all that is done, when it is acknowledged; answers whether that has given something to tell.

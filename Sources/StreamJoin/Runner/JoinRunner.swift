@@ -13,6 +13,7 @@ public final class JoinRunner: Sendable {
     private let log: Log
     private let clock: any Clock
     let metrics: JoinMetrics
+    public let health: Health
     private let state = Mutex(State())
 
     public init(_ configuration: JoinConfiguration, log: Log, metrics: Metrics, clock: any Clock) {
@@ -20,10 +21,11 @@ public final class JoinRunner: Sendable {
         self.log = log
         self.clock = clock
         self.metrics = JoinMetrics(metrics)
+        health = Health(log: log, metrics: metrics, clock: clock)
     }
 
     /// Whether it does what the group has given it to do, which may be nothing: then it is there to take over.
-    public var isReady: Bool { metrics.member.value > 0 && metrics.restoring.value == 0 }
+    public var isReady: Bool { health.look().isReady }
 
     /// Joins on this thread until stopped; throws when it cannot go on. Starting again is always safe.
     public func run() throws {
@@ -34,7 +36,7 @@ public final class JoinRunner: Sendable {
             return state.isStopping
         }
         if isStopping { return }
-        let worker = try JoinWorker(configuration, loop: loop, log: log, metrics: metrics, clock: clock) {
+        let worker = try JoinWorker(configuration, loop: loop, log: log, metrics: metrics, health, clock: clock) {
             [unowned self] in state.withLock { $0.isStopping }
         }
         defer { worker.close() }

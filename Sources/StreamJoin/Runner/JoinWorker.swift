@@ -17,6 +17,8 @@ final class JoinWorker {
     let consumer: Consumer
     let producer: ResendingProducer
     private var lookups: Lookups?
+    let health: JoinHealth
+    private let probe: LogProbe
     private let kafkaLog: KafkaLogSink
     let setup: JoinSetup
     let topics: (incoming: ConsumerTopic, members: ConsumerTopic, signals: ConsumerTopic)
@@ -50,7 +52,8 @@ final class JoinWorker {
     struct Interrupted: Error {}
 
     init(
-        _ configuration: JoinConfiguration, loop: EventLoop, log: Log, metrics: JoinMetrics, clock: any Clock,
+        _ configuration: JoinConfiguration, loop: EventLoop, log: Log, metrics: JoinMetrics, _ health: Health,
+        clock: any Clock,
         isStopping: @escaping () -> Bool
     ) throws {
         self.isStopping = isStopping
@@ -59,6 +62,9 @@ final class JoinWorker {
         self.log = log
         self.metrics = metrics
         self.clock = clock
+        self.health = JoinHealth(health)
+        probe = try LogProbe(
+            configuration.kafka, topics: JoinHealth.topics.map { configuration.names[$0] }, health)
         let kafkaLog: KafkaLogSink = { line in
             if line.level.rawValue <= KafkaLogLine.Level.error.rawValue {
                 log.warning("kafka", ["what": "\(line.facility)", "message": "\(line.message)"])
@@ -119,7 +125,8 @@ final class JoinWorker {
         let positions = Mailbox<[Int32: Int64]>(on: loop, capacity: 4) { [unowned self] batch in
             guarded { for answer in batch { try follow(to: answer) } }
         }
-        lookups = try Lookups(configuration, answers: answers, commits: positions, kafkaLog)
+        lookups = try Lookups(
+            configuration, answers: answers, commits: positions, postgres: health.postgres, kafkaLog)
         try consumer.subscribe([configuration.names[.incoming]])
         registrations.append(try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in guarded { try turn() } })
         registrations.append(
@@ -150,6 +157,7 @@ final class JoinWorker {
         if wasInterrupted { producer.close(deadlineMs: 0) { _ in } }
         consumer.close(deadlineMs: 5000)
         lookups?.close()
+        probe.close()
     }
 
     /// An error ends the stage: whatever was not committed is done again after the next start.
@@ -315,6 +323,7 @@ final class JoinWorker {
             {
                 // The log is slower than the join: the join waits, and with it what it reads.
                 try producer.poll(timeoutMs: 100, acknowledge)
+                health.cameRound(inFlight: producer.inFlight)
                 if let failure { throw failure }
                 // Half of what a message says is written: nothing from here on may be committed.
                 if isStopping() { throw Interrupted() }
@@ -343,6 +352,7 @@ final class JoinWorker {
             loop.stop()
         } else {
             progress.acknowledged(report.tag)
+            health.output.acknowledged()
         }
     }
 
@@ -468,6 +478,7 @@ final class JoinWorker {
                 saveCheckpointIfDue()
             }
             consumer.stayInGroup()
+            health.cameRound(inFlight: producer.inFlight)
             scheduleTick()
         }
     }

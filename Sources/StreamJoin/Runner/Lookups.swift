@@ -1,5 +1,6 @@
 import KafkaClient
 import PostgresClient
+import Runtime
 import Synchronization
 import System
 import Wire
@@ -31,6 +32,7 @@ final class Lookups: Sendable {
     private let answers: Mailbox<LookupAnswer>
     private let commits: Mailbox<[Int32: Int64]>
     private let thread: LoopThread
+    private let postgres: Health.Condition
     private let handles = Mutex(Handles())
 
     /// A question that takes longer has failed and is asked again.
@@ -38,10 +40,11 @@ final class Lookups: Sendable {
 
     init(
         _ configuration: JoinConfiguration, answers: Mailbox<LookupAnswer>, commits: Mailbox<[Int32: Int64]>,
-        _ sink: @escaping KafkaLogSink
+        postgres: Health.Condition, _ sink: @escaping KafkaLogSink
     ) throws {
         self.answers = answers
         self.commits = commits
+        self.postgres = postgres
         self.configuration = configuration
         self.sink = sink
         thread = try LoopThread.start(name: "join-lookups") { (_: EventLoop) throws(SystemError) in }
@@ -52,7 +55,13 @@ final class Lookups: Sendable {
         thread.remote.execute { [self] _ in
             let content: LookupAnswer.Content?
             switch question {
-            case .members(let chat): content = try? members(of: chat)
+            case .members(let chat):
+                content = try? members(of: chat)
+                if configuration.postgres == nil || content != nil {
+                    postgres.met()
+                } else {
+                    postgres.impaired("members of a chat cannot be read: its messages wait for the log to tell them")
+                }
             case .original(let seq): content = try? original(seq, partition: partition)
             }
             // A partition has one question at a time, so the box has room for all.

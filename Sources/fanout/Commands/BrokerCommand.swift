@@ -53,6 +53,6 @@ extension Command {
             let server = try BrokerServer(configuration, log: invocation.log, metrics: invocation.metrics)
             invocation.log.info(
                 "serving", ["host": .string(configuration.host), "port": .int(Int64(server.boundPort))])
-            return try invocation.runStage(run: { server.run() }, stop: { server.stop() })
+            return try invocation.runStage(run: { server.run() }, health: server.health, stop: { server.stop() })
         })
 }

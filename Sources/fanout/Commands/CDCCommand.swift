@@ -74,7 +74,7 @@ extension Command {
         configuration.acceptsRestoredDatabase = options.flag("accept-restored-database")
         let cdc = CDC(configuration, log: invocation.log, clock: invocation.clock, metrics: invocation.metrics)
         return try invocation.runStage(
-            run: { try cdc.run() }, isReady: { cdc.isReady }, stop: { cdc.stop() })
+            run: { try cdc.run() }, health: cdc.health, stop: { cdc.stop() })
     }
 
     /// Postgres allows no other characters in a slot's name.

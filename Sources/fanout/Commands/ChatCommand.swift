@@ -12,7 +12,6 @@ extension Command {
               fanout chat --token-key SECRET …                         HS256
               fanout chat --token-keys keys.json --token-algorithm RS256 …
             SIGHUP reads certificates and keys again; SIGTERM sends the devices elsewhere, then ends.
-            Exit status 5: the log takes nothing from it any more; start it again.
             """,
         options: Option.kafka + [
             Option.postgres, Option.metrics,
@@ -58,13 +57,9 @@ extension Command {
             let configuration = try invocation.ingestConfiguration()
             let server = try ChatServer(configuration, log: invocation.log, metrics: invocation.metrics)
             return try invocation.runStage(
-                run: { try server.run() }, isReady: { server.isReady }, reload: { server.reload() },
+                run: { try server.run() }, health: server.health, reload: { server.reload() },
                 stop: { server.stop() })
         })
-}
-
-extension IngestError: HasExitCode {
-    var exitCode: ExitCode { code == .log ? .logLost : .failure }
 }
 
 extension Invocation {

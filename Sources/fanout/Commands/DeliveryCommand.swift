@@ -45,6 +45,6 @@ extension Command {
             configuration.metrics = invocation.metrics
             let stage = DeliveryStage(configuration)
             return try invocation.runStage(
-                run: { try stage.run() }, isReady: { stage.isReady }, stop: { stage.stop() })
+                run: { try stage.run() }, health: stage.health, stop: { stage.stop() })
         })
 }

@@ -39,6 +39,6 @@ extension Command {
             let history = History(
                 configuration, log: invocation.log, metrics: invocation.metrics, clock: invocation.clock)
             return try invocation.runStage(
-                run: { try history.run() }, isReady: { history.isReady }, stop: { history.stop() })
+                run: { try history.run() }, health: history.health, stop: { history.stop() })
         })
 }

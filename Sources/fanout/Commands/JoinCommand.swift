@@ -44,6 +44,6 @@ extension Command {
             let runner = JoinRunner(
                 configuration, log: invocation.log, metrics: invocation.metrics, clock: invocation.clock)
             return try invocation.runStage(
-                run: { try runner.run() }, isReady: { runner.isReady }, stop: { runner.stop() })
+                run: { try runner.run() }, health: runner.health, stop: { runner.stop() })
         })
 }

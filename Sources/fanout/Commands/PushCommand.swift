@@ -54,7 +54,7 @@ extension Command {
             }
             let stage = PushStage(
                 configuration, log: invocation.log, metrics: invocation.metrics, clock: invocation.clock)
-            return try invocation.runStage(run: { try stage.run() }, stop: { stage.stop() })
+            return try invocation.runStage(run: { try stage.run() }, health: stage.health, stop: { stage.stop() })
         })
 
     /// A new key into a file that only its owner can read, and its public half for the browsers.

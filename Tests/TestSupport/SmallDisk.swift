@@ -1,13 +1,12 @@
 import Foundation
 import System
-import TestSupport
 
 /// A file system of a few megabytes, which can really be full. Only root may mount one; `nil` for others.
-final class SmallDisk {
-    let directory = NSTemporaryDirectory() + TestKafka.unique("fanout-disk")
+public final class SmallDisk {
+    public let directory = NSTemporaryDirectory() + TestKafka.unique("fanout-disk")
     private var ballast: String { directory + "/ballast" }
 
-    init?(megabytes: Int) throws {
+    public init?(megabytes: Int) throws {
         guard CurrentProcess.isRoot else { return nil }
         try Directory.create(directory)
         let mounted = try ChildProcess.run(
@@ -24,7 +23,7 @@ final class SmallDisk {
     }
 
     /// Takes all the space there is but so much.
-    func fill(leaving kilobytes: Int = 0) throws {
+    public func fill(leaving kilobytes: Int = 0) throws {
         let room = try FileManager.default.attributesOfFileSystem(forPath: directory)[.systemFreeSize] as? Int ?? 0
         let wanted = room - kilobytes << 10
         guard wanted > 0 else { return }
@@ -35,5 +34,5 @@ final class SmallDisk {
     }
 
     /// Gives the space back.
-    func clear() throws { try File.remove(ballast) }
+    public func clear() throws { try File.remove(ballast) }
 }

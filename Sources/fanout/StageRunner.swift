@@ -1,3 +1,4 @@
+import KafkaClient
 import Lag
 import Runtime
 import System
@@ -39,6 +40,7 @@ extension Invocation {
             loop.schedule(afterMs: 1000, look)
         }
         look()
+        warnOfLosses()
         let begunNs = SystemClock().monotonicNs
         let thread = Thread.start(name: command.name) {
             do {
@@ -57,6 +59,20 @@ extension Invocation {
         loop.run()
         thread.join()
         return outcome.code
+    }
+
+    /// Says what the cluster may lose of what it acknowledges. On a thread of its own: the stage does not wait for it.
+    private func warnOfLosses() {
+        guard command.options.contains(where: { $0.name == "kafka" }) else { return }
+        let (log, names) = (log, names)
+        guard let kafka = try? kafka(clientID: "fanout-\(command.name)") else { return }
+        _ = Thread.start(name: "durability") {
+            guard let admin = try? Admin(kafka, log: { _ in }) else { return }
+            for problem in (try? TopicPlan.standard.durabilityProblems(admin, names: names)) ?? [] {
+                log.warning("the cluster may lose what it has acknowledged: \(problem)")
+            }
+            admin.close(deadlineMs: 1000)
+        }
     }
 
     /// For commands that take `Option.metrics`, when it is given.

@@ -51,6 +51,39 @@ private let folder = URL(filePath: #filePath).deletingLastPathComponent().append
         #expect("\(choice)" == "a: retention.ms is 1, not 2")
     }
 
+    @Test func `topics of three replicas are made so that no acknowledged record is with the leader alone`() {
+        let made = TopicPlan.standard.missing([], names: Names(), replicationFactor: 3)
+        #expect(made.count == TopicPlan.standard.entries.count)
+        for topic in made {
+            #expect(topic.configs["min.insync.replicas"] == "2", "\(topic.name)")
+            #expect(topic.configs["unclean.leader.election.enable"] == "false", "\(topic.name)")
+        }
+        // One broker could not keep that, and with two replicas both would have to be there for each write.
+        for replicas in [-1, 1, 2] {
+            let made = TopicPlan.standard.missing([], names: Names(), replicationFactor: replicas)
+            #expect(made.allSatisfy { $0.configs["min.insync.replicas"] == nil })
+        }
+    }
+
+    @Test func `a cluster that may lose what it has acknowledged is told so, in a line for each kind of loss`() {
+        func topic(_ name: String, _ replicas: Int, _ minInSync: Int, unclean: Bool = false) -> TopicDurability {
+            TopicDurability(topic: name, replicas: replicas, minInSync: minInSync, isUncleanElectionAllowed: unclean)
+        }
+        let good = topic("good", 3, 2)
+        #expect(TopicDurability.problems([good], brokers: 3) == [])
+        let problems = TopicDurability.problems(
+            [good, topic("one", 1, 1), topic("a", 3, 1), topic("b", 2, 1, unclean: true)], brokers: 3)
+        #expect(
+            problems == [
+                .durability(.oneReplica, topics: ["one"]), .durability(.leaderAlone, topics: ["a", "b"]),
+                .durability(.uncleanElection, topics: ["b"]),
+            ])
+        #expect(!problems.contains(where: \.isFatal))
+        #expect("\(problems[1])".contains("min.insync.replicas=2") && "\(problems[1])".hasSuffix("(a, b)"))
+        // The embedded broker is one, and has nothing to choose.
+        #expect(TopicDurability.problems([topic("x", 1, 1, unclean: true)], brokers: 1) == [])
+    }
+
     @Test func `topics are made once, and a cluster where they differ is refused`() throws {
         let kafka = try TestKafka.shared()
         let names = Names(prefix: TestKafka.unique("plan") + ".")

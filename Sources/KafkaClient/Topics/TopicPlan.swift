@@ -43,6 +43,7 @@ public struct TopicPlan: Sendable {
         case unequal(Side, [String])
         case partitions(String, Int, expected: Int)
         case config(String, name: String, value: String?, expected: String)
+        case durability(TopicDurability.Fault, topics: [String])
 
         public var description: String {
             switch self {
@@ -56,6 +57,7 @@ public struct TopicPlan: Sendable {
                 "\(topic): \(name) is \(value ?? "not set"), not \(expected)"
                     + (isFatal
                         ? "; kafka-configs.sh --alter --topic \(topic) --add-config \(name)=\(expected) mends it" : "")
+            case .durability(let fault, let topics): "\(fault.words) (\(topics.joined(separator: ", ")))"
             }
         }
 
@@ -69,22 +71,32 @@ public struct TopicPlan: Sendable {
         public var isFatal: Bool {
             switch self {
             case .missing, .unequal, .partitions: true
+            case .durability: false
             // What messages' times are made of, and what keeps the last row of each key.
             case .config(_, let name, _, _): name == "cleanup.policy" || name == "message.timestamp.type"
             }
         }
     }
 
+    /// The topics to be made where these exist.
+    public func missing(
+        _ existing: Set<String>, names: Names, replicationFactor: Int
+    ) -> [NewTopic] {
+        let durable = TopicDurability.configs(replicationFactor: replicationFactor)
+        return entries.filter { !existing.contains(names[$0.topic]) }.map { entry in
+            NewTopic(
+                names[entry.topic], partitions: count(of: entry.side), replicationFactor: replicationFactor,
+                configs: entry.configs.merging(durable) { own, _ in own })
+        }
+    }
+
     /// Makes the topics that are missing; those that exist are left as they are. Answers the names of those made.
+    /// - Parameter replicationFactor: -1 leaves it to the cluster; then `min.insync.replicas` is the cluster's, too.
     public func create(
         _ admin: Admin, names: Names, replicationFactor: Int = -1, timeoutMs: Int = 30_000
     ) throws(KafkaError) -> [String] {
         let existing = Set(try admin.metadata(timeoutMs: timeoutMs).topics.map(\.name))
-        let wanted = entries.filter { !existing.contains(names[$0.topic]) }.map { entry in
-            NewTopic(
-                names[entry.topic], partitions: count(of: entry.side), replicationFactor: replicationFactor,
-                configs: entry.configs)
-        }
+        let wanted = missing(existing, names: names, replicationFactor: replicationFactor)
         var made: [String] = []
         for outcome in try admin.createTopics(wanted, timeoutMs: timeoutMs) {
             switch outcome.error?.code {
@@ -101,7 +113,8 @@ public struct TopicPlan: Sendable {
         _ admin: Admin, names: Names, timeoutMs: Int = 30_000
     ) throws(KafkaError) -> [Problem] {
         var counts: [String: Int] = [:]
-        for topic in try admin.metadata(timeoutMs: timeoutMs).topics where topic.error == nil {
+        let metadata = try admin.metadata(timeoutMs: timeoutMs)
+        for topic in metadata.topics where topic.error == nil {
             counts[topic.name] = topic.partitions.count
         }
         var problems: [Problem] = []
@@ -129,7 +142,7 @@ public struct TopicPlan: Sendable {
                 }
             }
         }
-        return problems
+        return problems + durabilityProblems(metadata, settings)
     }
 
     public func count(of side: Side) -> Int { partitions[side] ?? 1 }

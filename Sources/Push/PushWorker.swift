@@ -27,6 +27,8 @@ final class PushWorker {
     private var watches: [Registration] = []
     private var assigned: [TopicPartition] = []
     private var isPaused = false
+    private var notedAtMs: UInt64 = 0
+    private static let noteEveryMs: UInt64 = 5000
     private var isSendDue = false
     /// Partitions of `chat.presence` whose end has not been reached since they were assigned, and how long that matters.
     private var presenceLeft: Set<Int32> = []
@@ -279,15 +281,21 @@ final class PushWorker {
     // MARK: Committing
 
     private func commitNow() {
-        commit(waiting: false)
+        let now = loop.monotonicMs
+        // While notices wait on purpose the offsets stand still; the note says that nothing is late.
+        let isNoteDue = now - notedAtMs >= Self.noteEveryMs
+        if isNoteDue { notedAtMs = now }
+        commit(waiting: false, withNote: isNoteDue)
         loop.schedule(afterMs: 500) { [unowned self] in commitNow() }
     }
 
-    private func commit(waiting: Bool) {
+    private func commit(waiting: Bool, withNote: Bool = false) {
         guard !configuration.dryRun else { return }
         let topic = configuration.names[.push]
-        let offsets = tracker.takeCommittable().map {
-            CommittedOffset(TopicPartition(topic, $0.partition), offset: $0.offset)
+        let nowMs = clock.wallMs
+        let note = PushNote(atMs: nowMs, dueMs: coalescer.overdueSinceMs(nowMs: nowMs)).text
+        let offsets = tracker.takeCommittable(withWaiting: withNote).map {
+            CommittedOffset(TopicPartition(topic, $0.partition), offset: $0.offset, metadata: note)
         }
         guard !offsets.isEmpty else { return }
         do throws(KafkaError) {

@@ -53,6 +53,11 @@ import Testing
             )
             #expect(system.answer("/healthz", of: stage)?.status == (cell.status == 0 ? nil : 200))
         }
+        // Who is ready all the same was asked before others had noticed: it is so now, too.
+        let areAllMet = try eventually(seconds: 60) {
+            try row(fault).allSatisfy { $0.cell.isMet(by: system.answer("/readyz", of: $0.stage)) }
+        }
+        #expect(areAllMet, "\(fault): not all at once")
     }
 
     @Test
@@ -86,6 +91,29 @@ import Testing
         system.stop("cdc")
         system.stop("delivery")
         try expect("other stages stopped", of: system)
+    }
+
+    @Test func `fanout lag says within seconds that CDC is frozen or gone, and that all is well before`() throws {
+        let system = try StagedSystem()
+        let check = { try system.fanout(["lag", "--check"]) }
+        var last: (status: Int32?, text: String) = (nil, "")
+        func becomes(_ status: Int32, _ words: String) throws -> Bool {
+            try eventually(seconds: 90) {
+                last = try check()
+                return last.status == status && last.text.contains(words)
+            }
+        }
+        #expect(try becomes(0, "OK"), "\(last)")
+        system.signal("cdc", SIGSTOP)
+        let frozenAt = ContinuousClock.now
+        #expect(try becomes(1, "its reader has confirmed nothing newer than"), "\(last)")
+        print("a frozen CDC is a warning after \(ContinuousClock.now - frozenAt)")
+        #expect(try becomes(2, "its reader has confirmed nothing newer than"), "\(last)")
+        print("and critical after \(ContinuousClock.now - frozenAt)")
+        system.signal("cdc", SIGCONT)
+        #expect(try becomes(0, "OK"), "\(last)")
+        system.stop("cdc")
+        #expect(try becomes(2, "nobody reads it since"), "\(last)")
     }
 
     @Test func `with the log's disk full, who writes is not ready, nobody ends, and with room again all are ready`()

@@ -76,6 +76,8 @@ final class StagedSystem {
         return (status, String(answer.output.dropLast(3)))
     }
 
+    func signal(_ stage: String, _ number: Int32) { stages[stage]?.signal(number) }
+
     func stop(_ stage: String) { stages.removeValue(forKey: stage)?.terminate() }
 
     var text: String {

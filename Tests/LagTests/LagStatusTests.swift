@@ -98,7 +98,79 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         #expect(state { $0.safeBytes = 10 } == .danger)
         #expect(state { $0.retainedBytes = 2 << 30 } == .danger)
         #expect(state { $0.isActive = false } == .empty)
-        #expect(state { $0.behindSeconds = 60 } == .behind)
+        #expect(state { $0.behindSeconds = 20 } == .behind)
+    }
+
+    @Test func `a slot is judged by the age of what CDC has confirmed, and the line says who does not read`() {
+        func look(_ age: Double?, isActive: Bool = true, secondsMax: Double? = nil) -> (
+            LagState, LagCheck.Verdict, String
+        ) {
+            var slot = LagSample.Slot(
+                name: "s", isActive: isActive, confirmed: "0/0", retainedBytes: 1000, safeBytes: nil,
+                walStatus: "reserved", behindSeconds: isActive ? 0 : nil)
+            slot.confirmedAgeSeconds = age
+            var sample = LagSample(takenMs: 0)
+            sample.slots = [slot]
+            let status = LagStatus(before: nil, now: sample)
+            var check = LagCheck()
+            check.secondsMax = secondsMax
+            let (verdict, line) = check.verdict(on: status)
+            return (status.slots[0].state, verdict, line)
+        }
+        #expect(look(5.2) == (.ok, .ok, "OK: 0 rows"), "a heartbeat comes each five seconds")
+        let frozen =
+            "slot s: its reader has confirmed nothing newer than 17s: frozen, cut off, or in a large transaction"
+        #expect(look(17) == (.behind, .warning, "WARNING: \(frozen)"))
+        #expect(look(40).0 == .stalled && look(40).1 == .critical)
+        #expect(look(9, isActive: false) == (.empty, .warning, "WARNING: slot s: nobody reads it since 9.0s"))
+        #expect(look(180, isActive: false) == (.stalled, .critical, "CRITICAL: slot s: nobody reads it since 3m"))
+        #expect(look(nil, isActive: false) == (.empty, .warning, "WARNING: slot s: nobody reads it"))
+        // The limit counts from where a reader that follows would be.
+        #expect(look(5.2, secondsMax: 1).1 == .ok)
+        #expect(
+            look(12, secondsMax: 10) == (
+                .ok, .warning,
+                "WARNING: slot s: its reader has confirmed nothing newer than 12s: frozen, cut off, or in a large transaction"
+            ))
+        #expect(look(16, secondsMax: 10).1 == .critical)
+    }
+
+    @Test func `push is judged by its own schedule: what waits on purpose is not late, what is due is`() {
+        func look(_ note: PushNote?, ageMs: Int64, _ groups: [String: Double] = ["g": 30]) -> LagRow {
+            func sample(_ ms: Int64) -> LagSample {
+                var sample = LagSample(takenMs: ms)
+                var position = position(5, end: 9, firstMs: 100_000 - ageMs)
+                position.pushNote = note
+                sample.positions = [position]
+                return sample
+            }
+            var thresholds = LagThresholds()
+            thresholds.groups = groups
+            return LagStatus(before: sample(99_000), now: sample(100_000), thresholds: thresholds).rows[0]
+        }
+        let waiting = look(PushNote(atMs: 96_000, dueMs: nil), ageMs: 35_000)
+        #expect(waiting.state == .ok && waiting.seconds == 0 && waiting.messages == 4)
+        let due = look(PushNote(atMs: 96_000, dueMs: 90_000), ageMs: 35_000)
+        #expect(due.state == .ok && due.seconds == 10)
+        #expect(look(PushNote(atMs: 96_000, dueMs: 80_000), ageMs: 35_000).state == .stalled)
+        // Nobody has said for long, or ever: then the records' age counts.
+        #expect(look(PushNote(atMs: 80_000, dueMs: nil), ageMs: 35_000).seconds == 35)
+        #expect(look(nil, ageMs: 35_000).state == .stalled && look(nil, ageMs: 10_000).state == .ok)
+        #expect(look(nil, ageMs: 10_000, ["g": 12]).state == .stalled)
+    }
+
+    @Test func `each group has a limit of its own, in the table and in the check`() {
+        var query = LagQuery(kafka: KafkaConfiguration(bootstrapServers: "x:1"))
+        query.groupMax = ["push": 60, "reports": 3600, "cdc": 120]
+        let thresholds = query.thresholds
+        #expect(thresholds.groups["fanout.push"] == 60 && thresholds.groups["fanout.join"] == 10)
+        #expect(thresholds.groups["reports"] == 3600 && thresholds.slotSeconds == 120)
+        let status = LagStatus(before: nil, now: sample(at: 60_000, position(1, end: 9, firstMs: 15_000)))
+        var check = LagCheck()
+        check.secondsMax = 1000
+        #expect(check.verdict(on: status).0 == .warning, "BEHIND")
+        check.groupSecondsMax = ["g": 40]
+        #expect(check.verdict(on: status) == (.critical, "CRITICAL: g on t is 45s behind; g on t falls behind"))
     }
 }
 
@@ -135,8 +207,8 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         #expect(table.lines(status).contains("! a commit lies outside of the log"))
         let words = table.lines(crowded).joined(separator: " ").split(separator: " ").joined(separator: " ")
         for wanted in [
-            "slot fanout_of_a_very_long_deployment_name: DANGER, NOT ACTIVE at 12/FFAA0010, keeps 5120 MiB of WAL (extended,",
-            "7168 MiB left), 75s behind", "chat-5 19000 devices, silent for 9.0s", "chat-2 19000 devices, draining",
+            "slot fanout_of_a_very_long_deployment_name: DANGER, nobody reads it, at 12/FFAA0010, keeps 5120 MiB of WAL (extended,",
+            "7168 MiB left)", "chat-5 19000 devices, silent for 9.0s", "chat-2 19000 devices, draining",
             "missing: the time of the first waiting record, at 1234 places of a cluster that answers slowly today",
         ] { #expect(words.contains(wanted), "\(wanted)\n\(words)") }
     }

@@ -36,6 +36,20 @@ extension Coalescer {
         #expect(notices[0].records.count == 10)
     }
 
+    @Test func `what waits on purpose is not overdue, what is due and not taken is, since it was due`() {
+        var coalescer = Coalescer()
+        #expect(coalescer.overdueSinceMs(nowMs: 1000) == nil)
+        coalescer.add(ada, chatA, offset: 1, seq: 1, at: 1000)
+        #expect(coalescer.overdueSinceMs(nowMs: 5999) == nil)
+        #expect(coalescer.overdueSinceMs(nowMs: 60_000) == 6000)
+        let taken = coalescer.take(nowMs: 60_000, limit: 1)
+        #expect(taken.count == 1 && coalescer.overdueSinceMs(nowMs: 60_000) == nil, "it is on its way")
+        coalescer.finish(ada, wasTold: true, nowMs: 60_000)
+        coalescer.add(ada, chatA, offset: 2, seq: 2, at: 61_000)
+        #expect(coalescer.overdueSinceMs(nowMs: 89_000) == nil, "they are left alone for thirty seconds")
+        #expect(coalescer.overdueSinceMs(nowMs: 95_000) == 90_000)
+    }
+
     @Test func `a person is told at most once each thirty seconds, unless mentioned`() {
         var coalescer = Coalescer()
         coalescer.add(ada, chatA, offset: 0, seq: 0, at: 0)

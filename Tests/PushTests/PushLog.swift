@@ -118,6 +118,12 @@ final class PushLog {
         return values
     }
 
+    /// What the stage said of itself with its last commit.
+    func note(partition: Int32) throws -> PushNote? {
+        let committed = try groupReader.committed([TopicPartition(names[.push], partition)])[0]
+        return committed.flatMap { try? PushNote(decoding: Array($0.metadata.utf8).span) }
+    }
+
     func committed(partition: Int32) throws -> Int64? {
         try groupReader.committed([TopicPartition(names[.push], partition)], timeoutMs: 20_000).first.flatMap {
             $0?.offset

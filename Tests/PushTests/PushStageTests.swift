@@ -26,6 +26,23 @@ import Wire
         #expect(push.terminate() == 0)
     }
 
+    @Test func `while notices wait on purpose the stage says that nothing is late, and fanout lag believes it`() throws
+    {
+        let (log, webhook) = (try PushLog(), try Webhook())
+        try log.push(.random(), seq: 1, at: log.nowMs - 600_000)
+        let push = try log.start(webhook.url("/ok"), ["--window", "1h"])
+        let isSaid = try eventually(seconds: 40) { try log.note(partition: 0).map { $0.dueMs == nil } == true }
+        #expect(isSaid, "\(push.text)")
+        let (_, text) = try FanoutProcess.run([
+            "lag", "--json", "--kafka", log.kafka.address, "--topic-prefix", log.prefix, "--group-max", "push=1s",
+        ])
+        let json = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+        let totals = try #require(json?["totals"] as? [[String: Any]], "\(text)")
+        let row = try #require(totals.first { ($0["topic"] as? String)?.hasSuffix("chat.push") == true })
+        #expect(row["messages"] as? Int == 1 && row["seconds"] as? Double == 0, "\(row)")
+        #expect(row["state"] as? String == "OK", "\(row)")
+    }
+
     @Test func `a webhook that is unwell is tried again, with the same key`() throws {
         let (log, webhook) = (try PushLog(), try Webhook())
         try log.push(.random(), seq: 1)

@@ -114,7 +114,7 @@ public final class LagCollector {
         }
     }
 
-    private typealias Commit = (group: String, partition: TopicPartition, offset: Int64?)
+    private typealias Commit = (group: String, partition: TopicPartition, offset: Int64?, note: String)
 
     /// What the groups have committed; for the stages, also the partitions on which they have not.
     private func collectCommits(
@@ -139,10 +139,10 @@ public final class LagCollector {
             guard let topics = query.topics(of: group) else {
                 // A commit on a topic that is gone says nothing about today.
                 commits += offsets.filter { Int($0.partition.partition) < counts[$0.partition.topic] ?? 0 }
-                    .map { (group, $0.partition, $0.offset) }
+                    .map { (group, $0.partition, $0.offset, $0.metadata) }
                 continue
             }
-            let known = Dictionary(offsets.map { ($0.partition, $0.offset) }) { first, _ in first }
+            let known = Dictionary(offsets.map { ($0.partition, $0) }) { first, _ in first }
             for topic in topics {
                 guard let count = counts[topic] else {
                     sample.missing.append("topic \(topic), which \(group) reads, does not exist")
@@ -150,7 +150,7 @@ public final class LagCollector {
                 }
                 for partition in 0..<Int32(count) {
                     let place = TopicPartition(topic, partition)
-                    commits.append((group, place, known[place] ?? nil))
+                    commits.append((group, place, known[place]?.offset, known[place]?.metadata ?? ""))
                 }
             }
         }
@@ -197,10 +197,13 @@ public final class LagCollector {
         sample.positions.reserveCapacity(commits.count)
         for commit in commits {
             guard let marks = ends[commit.partition] else { continue }
-            sample.positions.append(
-                LagSample.Position(
-                    group: commit.group, partition: commit.partition, committed: commit.offset, low: marks.low,
-                    end: marks.high))
+            var position = LagSample.Position(
+                group: commit.group, partition: commit.partition, committed: commit.offset, low: marks.low,
+                end: marks.high)
+            if commit.partition.topic == query.names[.push] {
+                position.pushNote = try? PushNote(decoding: Array(commit.note.utf8).span)
+            }
+            sample.positions.append(position)
         }
     }
 

@@ -23,6 +23,8 @@ public final class LagObserver {
     }
 
     private let query: LagQuery
+    /// What its samples are to be judged by.
+    public var thresholds: LagThresholds { query.thresholds }
     private let loop: EventLoop
     private let clock: any Clock
     private let collector: Worker<LagCollector>
@@ -50,7 +52,7 @@ public final class LagObserver {
         self.clock = clock
         collector = try Worker(name: "lag-kafka") { () throws(KafkaError) in try LagCollector(query, clock: clock) }
         if let url = query.postgres {
-            slotReader = try Worker(name: "lag-postgres") { SlotReader(url) }
+            slotReader = try Worker(name: "lag-postgres") { SlotReader(url, query) }
         } else {
             slotReader = nil
         }

@@ -40,21 +40,21 @@ public final class LagOnce {
         observer.look(at: [.cluster, .slots], withinMs: leftMs) { [unowned self] second in
             // It may have come to less than the first; then that one stands, with what the second knows besides.
             if second.clusterError == nil, second.positions.count >= first.positions.count || second.missing.isEmpty {
-                finish(LagStatus(before: first, now: second))
+                finish(before: first, now: second)
             } else {
-                finish(LagStatus(before: nil, now: first.with(slotsOf: second)))
+                finish(before: nil, now: first.with(slotsOf: second))
             }
         }
     }
 
     private func lookAtSlots(_ first: LagSample) {
         observer.look(at: .slots, withinMs: leftMs) { [unowned self] second in
-            finish(LagStatus(before: nil, now: first.with(slotsOf: second)))
+            finish(before: nil, now: first.with(slotsOf: second))
         }
     }
 
-    private func finish(_ status: LagStatus) {
-        self.status = status
+    private func finish(before: LagSample?, now: LagSample) {
+        status = LagStatus(before: before, now: now, thresholds: observer.thresholds)
         loop.stop()
     }
 }

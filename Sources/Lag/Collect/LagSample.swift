@@ -1,4 +1,5 @@
 public import KafkaClient
+public import Wire
 
 /// What one look at the cluster found. Committed offsets are read before the ends, so an end is never older than the
 /// commit that it is compared with.
@@ -15,6 +16,8 @@ public struct LagSample: Sendable {
         public var firstWaitingMs: Int64?
         /// When the commit was made; `nil` when that was too long ago to be found, or may not be read.
         public var committedMs: Int64?
+        /// What the push stage said of itself with its commit.
+        public var pushNote: PushNote?
         /// Nothing that a consumer could get lies between the commit and the end, only markers of transactions.
         public var hasOnlyMarkers = false
 
@@ -76,7 +79,13 @@ public struct LagSample: Sendable {
         /// What may still be written before the slot is lost; `nil` where there is no limit.
         public var safeBytes: Int64?
         public var walStatus: String
+        /// How late the reader's confirmations come, as Postgres reckons; `nil` where nobody reads.
         public var behindSeconds: Double?
+        /// How old the confirmed position is, by the database's clock: when the newest heartbeat was written that CDC has
+        /// confirmed. At most some five seconds where CDC follows; `nil` where no CDC has said.
+        public var confirmedAgeSeconds: Double?
+        /// What CDC has said of itself.
+        public var note: SlotNote?
 
         public init(
             name: String, isActive: Bool, confirmed: String, retainedBytes: Int64, safeBytes: Int64?, walStatus: String,

@@ -1,4 +1,5 @@
 import KafkaClient
+import Wire
 
 /// How a row is doing, from what two looks at the cluster say.
 public enum LagState: String, Sendable, Comparable, CaseIterable {
@@ -19,14 +20,23 @@ public enum LagState: String, Sendable, Comparable, CaseIterable {
 }
 
 public struct LagThresholds: Sendable, Equatable {
-    /// More than this is BEHIND unless it shrinks.
+    /// More than this is BEHIND unless it shrinks; for groups that are not named in `groups`.
     public var behindSeconds = 10.0
-    /// A commit may rest for this long: consumers commit now and then, not after each record.
-    public var stalledSeconds = 5.0
+    /// The same for these groups.
+    public var groups: [String: Double] = [:]
+    /// A slot whose confirmed position is older is BEHIND, twice as old STALLED. CDC confirms a heartbeat every five seconds.
+    public var slotSeconds = 15.0
+    /// What the push stage has said of itself is believed for so long.
+    public var noteSeconds = 15.0
     /// Retained WAL above this endangers the database's disk.
     public var retainedBytesMax: Int64 = 1 << 30
 
     public init() {}
+
+    func behind(_ group: String) -> Double { groups[group] ?? behindSeconds }
+
+    /// A commit may rest for this long: consumers commit now and then, not after each record.
+    func stalled(_ group: String) -> Double { behind(group) / 2 }
 }
 
 /// One group's lag on one topic, or on one partition of it.
@@ -38,7 +48,8 @@ public struct LagRow: Sendable, Equatable {
     public let committed: Int64?
     public let end: Int64
     public let messages: Int64
-    /// How long the oldest waiting record has waited; 0 when nothing waits; `nil` when its time is not known.
+    /// How long the oldest waiting record has waited, or with a group that lets records wait on purpose, is overdue; 0 when
+    /// nothing waits; `nil` when its time is not known.
     public let seconds: Double?
     public let isClamped: Bool
     /// Records a second; `nil` before the second look.
@@ -104,8 +115,7 @@ public struct LagStatus: Sendable {
         _ position: LagSample.Position, earlier: LagSample.Position?, elapsed: Double, group: LagSample.Group?,
         nowMs: Int64, _ thresholds: LagThresholds
     ) -> LagRow {
-        let seconds: Double? =
-            position.messages == 0 ? 0 : position.firstWaitingMs.map { max(0, Double(nowMs - $0) / 1000) }
+        let seconds = seconds(position, nowMs: nowMs, thresholds)
         var rateIn: Double?
         var rateOut: Double?
         if let earlier, elapsed > 0 {
@@ -117,10 +127,10 @@ public struct LagStatus: Sendable {
         if group?.members == 0 {
             state = .empty
         } else if let earlier, position.messages > 0, earlier.messages > 0, position.next == earlier.next,
-            (seconds ?? .infinity) > thresholds.stalledSeconds
+            (seconds ?? .infinity) > thresholds.stalled(position.group)
         {
             state = .stalled
-        } else if let seconds, seconds > thresholds.behindSeconds,
+        } else if let seconds, seconds > thresholds.behind(position.group),
             earlier.map({ position.messages >= $0.messages }) ?? true
         {
             state = .behind
@@ -131,6 +141,18 @@ public struct LagStatus: Sendable {
             isClamped: position.isClamped, rateIn: rateIn, rateOut: rateOut,
             commitAgeSeconds: position.committedMs.map { max(0, Double(nowMs - $0) / 1000) }, members: group?.members,
             owner: group?.owners[position.partition], state: state)
+    }
+
+    /// The push stage says what is overdue: its records wait until their notice is due, and are not late before. What it said
+    /// too long ago says nothing: then the records' age counts.
+    private static func seconds(
+        _ position: LagSample.Position, nowMs: Int64, _ thresholds: LagThresholds
+    ) -> Double? {
+        guard position.messages > 0 else { return 0 }
+        if let note = position.pushNote, Double(nowMs - note.atMs) / 1000 <= thresholds.noteSeconds {
+            return note.dueMs.map { max(0, Double(nowMs - $0) / 1000) } ?? 0
+        }
+        return position.firstWaitingMs.map { max(0, Double(nowMs - $0) / 1000) }
     }
 
     private static func totals(of rows: [LagRow]) -> [LagRow] {
@@ -162,8 +184,9 @@ public struct LagStatus: Sendable {
         if slot.walStatus == "lost" || slot.walStatus == "unreserved" { return .danger }
         if let safe = slot.safeBytes, safe < slot.retainedBytes / 4 { return .danger }
         if slot.retainedBytes > thresholds.retainedBytesMax { return .danger }
+        let seconds = slot.confirmedAgeSeconds ?? slot.behindSeconds ?? 0
+        if seconds > thresholds.slotSeconds * 2 { return .stalled }
         if !slot.isActive { return .empty }
-        if let seconds = slot.behindSeconds, seconds > thresholds.behindSeconds { return .behind }
-        return .ok
+        return seconds > thresholds.slotSeconds ? .behind : .ok
     }
 }

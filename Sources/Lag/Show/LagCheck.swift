@@ -4,6 +4,9 @@ public struct LagCheck: Sendable {
 
     /// Above these is critical; above half of them, a warning.
     public var secondsMax: Double?
+    /// The same for these groups; `slotsSecondsMax` for slots.
+    public var groupSecondsMax: [String: Double] = [:]
+    public var slotSecondsMax: Double?
     public var messagesMax: Int64?
 
     public init() {}
@@ -17,7 +20,9 @@ public struct LagCheck: Sendable {
         }
         for row in status.totals {
             let name = "\(row.group) on \(row.topic)"
-            if let secondsMax, let seconds = row.seconds, seconds > secondsMax / 2 {
+            if let secondsMax = groupSecondsMax[row.group] ?? secondsMax, let seconds = row.seconds,
+                seconds > secondsMax / 2
+            {
                 raise(seconds > secondsMax ? .critical : .warning, "\(name) is \(LagTable.time(seconds)) behind")
             }
             if let messagesMax, row.messages > messagesMax / 2 {
@@ -30,10 +35,15 @@ public struct LagCheck: Sendable {
             case .stalled, .danger: raise(.critical, "\(name) does not move")
             }
         }
-        for (slot, state) in status.slots where state != .ok {
-            raise(
-                state == .danger ? .critical : .warning,
-                "slot \(slot.name) is \(slot.walStatus) and keeps \(LagTable.bytes(slot.retainedBytes))")
+        for (slot, state) in status.slots {
+            if let secondsMax = slotSecondsMax ?? secondsMax, let seconds = slot.lateSeconds, seconds > secondsMax / 2 {
+                raise(seconds > secondsMax ? .critical : .warning, "slot \(slot.name): \(slot.words)")
+            } else if state == .danger {
+                raise(
+                    .critical, "slot \(slot.name) is \(slot.walStatus) and keeps \(LagTable.bytes(slot.retainedBytes))")
+            } else if state != .ok {
+                raise(state == .stalled ? .critical : .warning, "slot \(slot.name): \(slot.words)")
+            }
         }
         // A check that could not see everything cannot say that all is well.
         let unseen = (status.clusterError.map { ["no answer from the cluster: \($0)"] } ?? []) + status.missing
@@ -46,5 +56,24 @@ public struct LagCheck: Sendable {
             verdict,
             reasons.isEmpty ? "\(word): \(status.totals.count) rows" : "\(word): \(reasons.joined(separator: "; "))"
         )
+    }
+}
+
+extension LagSample.Slot {
+    /// How often CDC writes a heartbeat into the database's log: a confirmed position may be so old, and a little older.
+    static let heartbeatSeconds = 5.5
+
+    /// By how much the confirmed position is older than it is where CDC follows; `nil` when that is not known.
+    public var lateSeconds: Double? { confirmedAgeSeconds.map { max(0, $0 - Self.heartbeatSeconds) } ?? behindSeconds }
+
+    /// How its reader does, in words that say what is.
+    var words: String {
+        let age = confirmedAgeSeconds.map { LagTable.time($0) }
+        guard isActive else { return "nobody reads it" + (age.map { " since \($0)" } ?? "") }
+        if let age {
+            guard lateSeconds ?? 0 > 0 else { return "confirmed up to \(age) ago" }
+            return "its reader has confirmed nothing newer than \(age): frozen, cut off, or in a large transaction"
+        }
+        return "confirmed \(behindSeconds.map { LagTable.time($0) } ?? "?") late"
     }
 }

@@ -50,7 +50,7 @@ public final class LagExporter {
     }
 
     private func take(_ sample: LagSample, tookNs: UInt64) {
-        text = LagStatus(before: before, now: sample).metrics()
+        text = LagStatus(before: before, now: sample, thresholds: observer.thresholds).metrics()
         var own = PrometheusText()
         own.add("fanout_lag_look_seconds", "How long the last look took.", [], Double(tookNs) / 1e9)
         text += own.bytes

@@ -20,7 +20,8 @@ extension LagStatus {
                         $0.field("retained_bytes", slot.retainedBytes)
                         $0.optional("safe_bytes", slot.safeBytes.map(Double.init))
                         $0.field("wal_status", slot.walStatus)
-                        $0.optional("behind_seconds", slot.behindSeconds)
+                        $0.optional("behind_seconds", slot.lateSeconds)
+                        $0.optional("confirmed_age_seconds", slot.confirmedAgeSeconds)
                         $0.field("state", state.rawValue)
                     }
                 }

@@ -40,7 +40,10 @@ extension LagStatus {
             text.add(
                 "fanout_slot_safe_bytes", "WAL that may be written before the slot is lost.", labels,
                 slot.safeBytes.map(Double.init))
-            text.add("fanout_slot_behind_seconds", "How late the slot's reader confirms.", labels, slot.behindSeconds)
+            text.add("fanout_slot_behind_seconds", "How late the slot's reader confirms.", labels, slot.lateSeconds)
+            text.add(
+                "fanout_slot_confirmed_age_seconds", "Age of the slot's confirmed position, by the database's clock.",
+                labels, slot.confirmedAgeSeconds)
             text.add(
                 "fanout_slot_wal_status", "Always 1: Postgres' wal_status of the slot.",
                 labels + [("wal_status", slot.walStatus)], 1)

@@ -70,7 +70,7 @@ public final class LagScreen {
     private func look() {
         let startedNs = loop.monotonicNs
         observer.look(at: [.cluster, .slots], withinMs: timeoutMs) { [unowned self] sample in
-            let status = LagStatus(before: before, now: sample)
+            let status = LagStatus(before: before, now: sample, thresholds: observer.thresholds)
             if sample.clusterError == nil { before = sample }
             view.add(status)
             self.status = status

@@ -31,10 +31,9 @@ public struct LagTable: Sendable {
     }
 
     private func text(_ slot: LagSample.Slot, _ state: LagState) -> String {
-        "slot \(slot.name): \(state.rawValue), \(slot.isActive ? "active" : "NOT ACTIVE") at \(slot.confirmed), "
+        "slot \(slot.name): \(state.rawValue), \(slot.words), at \(slot.confirmed), "
             + "keeps \(Self.bytes(slot.retainedBytes)) of WAL (\(slot.walStatus)"
             + (slot.safeBytes.map { ", \(Self.bytes($0)) left" } ?? "") + ")"
-            + (slot.behindSeconds.map { ", \(Self.time($0)) behind" } ?? "")
     }
 
     private func text(_ instance: LagSample.Instance) -> String {

@@ -61,6 +61,11 @@ public struct Coalescer {
         waiting[user] = entry
     }
 
+    /// Since when the oldest notice that has not been taken has been due; nil when none is.
+    public func overdueSinceMs(nowMs: Int64) -> Int64? {
+        due.first.flatMap { $0.dueMs <= nowMs ? $0.dueMs : nil }
+    }
+
     /// The notices that are due, at most `limit`. Each is under way until `finish` is called for its user.
     public mutating func take(nowMs: Int64, limit: Int) -> [Notice] {
         forgetQuiet(nowMs)

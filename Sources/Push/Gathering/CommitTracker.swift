@@ -66,9 +66,12 @@ public struct CommitTracker {
     }
 
     /// What has become committable since the last call.
-    public mutating func takeCommittable() -> [(partition: Int32, offset: Int64)] {
+    /// - Parameter withWaiting: also where partitions stand that have not moved but have something open, for the note that goes
+    ///   with a commit.
+    public mutating func takeCommittable(withWaiting: Bool = false) -> [(partition: Int32, offset: Int64)] {
         var result: [(partition: Int32, offset: Int64)] = []
-        for (number, partition) in partitions where partition.base > partition.committed {
+        for (number, partition) in partitions
+        where partition.base > partition.committed || withWaiting && partition.open > 0 {
             result.append((number, partition.base))
             partitions[number]?.committed = partition.base
         }

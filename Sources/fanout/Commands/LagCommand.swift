@@ -21,6 +21,10 @@ extension Command {
             Option("json", .flag, "one JSON object"),
             Option("check", .flag, "for monitoring: one line and an exit code"),
             Option("max-seconds", .integer(0...1_000_000_000), "check: critical above this, warning above half of it"),
+            Option(
+                "group-max", .keyValue,
+                "NAME=DURATION that a group may be behind: join, delivery, history, push, cdc (its slot) or a whole group's name"
+            ),
             Option("max-messages", .integer(0...Int.max), "check: critical above this, warning above half of it"),
             Option("prometheus", .address, "serve /metrics with the same figures"),
             Option("interval", .duration, "between two looks, from which rates are computed", standard: "1s"),
@@ -54,7 +58,7 @@ extension Command {
                 return try serve(observer, on: loop, at: address, invocation)
             }
             if isWatching { return try watch(observer, on: loop, invocation) }
-            return once(observer, on: loop, invocation)
+            return once(observer, on: loop, query, invocation)
         })
 
     private static func refuseWhatDoesNotCombine(_ options: Options) throws {
@@ -80,18 +84,26 @@ extension Command {
             }
             query.otherGroups = { name in (try? Regex(pattern)).map { name.contains($0) } ?? false }
         }
+        for (name, text) in options.keyValues("group-max") {
+            guard let ms = Quantity.durationMs(text) else {
+                throw UsageError("--group-max \(name)=\(text): not a duration, such as 60s")
+            }
+            query.groupMax[name] = Double(ms) / 1000
+        }
         return query
     }
 
     // MARK: Once
 
     /// Two looks, a moment apart, and the answer.
-    private static func once(_ observer: LagObserver, on loop: EventLoop, _ invocation: Invocation) -> ExitCode {
+    private static func once(
+        _ observer: LagObserver, on loop: EventLoop, _ query: LagQuery, _ invocation: Invocation
+    ) -> ExitCode {
         let options = invocation.options
         let status = LagOnce(
             observer, on: loop, intervalMs: options.durationMs("interval") ?? 1000, timeoutMs: timeoutMs(invocation)
         ).run()
-        if options.flag("check") { return check(status, options) }
+        if options.flag("check") { return check(status, query, options) }
         if options.flag("json") {
             var json = JSONWriter()
             status.write(to: &json)
@@ -106,9 +118,11 @@ extension Command {
         return status.clusterError == nil ? .success : .failure
     }
 
-    private static func check(_ status: LagStatus, _ options: Options) -> ExitCode {
+    private static func check(_ status: LagStatus, _ query: LagQuery, _ options: Options) -> ExitCode {
         var check = LagCheck()
         check.secondsMax = options.integer("max-seconds").map(Double.init)
+        check.slotSecondsMax = query.groupMax["cdc"]
+        for (name, seconds) in query.groupMax { check.groupSecondsMax[query.group(named: name)] = seconds }
         check.messagesMax = options.integer("max-messages").map(Int64.init)
         let (verdict, line) = check.verdict(on: status)
         Output.standard(line + "\n")

@@ -114,9 +114,9 @@ public final class ChatServer: Sendable {
     private func startControl() throws -> LoopThread {
         let configuration = configuration
         return try LoopThread.start(name: "chat-control") {
-            [siblings, directory, progress, verifier, revocations, log] loop in
+            [siblings, directory, progress, verifier, revocations, log, registry] loop in
             let reader = try ControlReader(
-                configuration, on: loop, directory: directory, progress: progress, log: log
+                configuration, on: loop, directory: directory, progress: progress, log: log, metrics: registry
             ) { rows in
                 let hit = revocations.apply(rows)
                 if !hit.isEmpty { siblings.forEach { $0.revoke(hit) } }

@@ -57,8 +57,9 @@ private final class Pipeline {
         return configuration
     }
 
-    func chatServer(_ name: String, epoch: UInt64 = 1) throws -> SocketChatServer {
-        try SocketChatServer(name: name, epoch: epoch, secret: Self.secret, kafka: configuration, names: names)
+    func chatServer(_ name: String, epoch: UInt64 = 1, clockMs: Int64 = 0) throws -> SocketChatServer {
+        try SocketChatServer(
+            name: name, epoch: epoch, secret: Self.secret, kafka: configuration, names: names, clockMs: clockMs)
     }
 
     /// Writes one message to the partitions of its recipients, as the join does.
@@ -210,6 +211,26 @@ private struct Devices: @unchecked Sendable {
         try check(devices, on: server, pipeline)
         #expect(eventually { worker.stage.isReady })
         try pipeline.awaitCommits()
+    }
+
+    @Test(arguments: [-15_000, 15_000] as [Int64])
+    func `a chat server whose clock differs is served like any other, and the difference is told`(clockMs: Int64) throws
+    {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let server = try pipeline.chatServer("chat-1", clockMs: clockMs)
+        defer { server.kill() }
+        let configuration = pipeline.delivery("worker-1")
+        let worker = RunningStage(configuration)
+        defer { worker.stop() }
+        let devices = Devices(10, users: 10)
+        server.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } })
+        for _ in 0..<20 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: server, pipeline)
+        let ahead = "fanout_clock_skew_seconds \(clockMs < 0 ? "1" : "-1")"
+        #expect(eventually { String(decoding: configuration.metrics.render(), as: UTF8.self).contains(ahead) })
     }
 
     @Test func `two workers hand partitions over under load, and no device notices`() throws {

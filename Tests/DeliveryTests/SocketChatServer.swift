@@ -12,13 +12,14 @@ final class SocketChatServer: Sendable {
     private let thread: LoopThread
     private let core: LoopBound<SocketChatServerCore>
 
-    init(name: String, epoch: UInt64, secret: LinkSecret, kafka: KafkaConfiguration, names: Names, port: Int = 0) throws
-    {
+    init(name: String, epoch: UInt64, secret: LinkSecret, kafka: KafkaConfiguration, names: Names, port: Int = 0,
+        clockMs: Int64 = 0
+    ) throws {
         self.name = name
         let made = Handover<(LoopBound<SocketChatServerCore>, Int)>()
         thread = try LoopThread.start(name: name) { loop in
             let core = try SocketChatServerCore(
-                LinkIdentity(name: name, epoch: epoch), secret, kafka, names, port: port, on: loop)
+                LinkIdentity(name: name, epoch: epoch), secret, kafka, names, port: port, clockMs: clockMs, on: loop)
             made.put((LoopBound(core, on: loop), core.port))
             return core
         }
@@ -53,13 +54,16 @@ final class SocketChatServerCore: StreamDelegate {
     private var nextLink = 1
     private let producer: Producer
     private let instances: ProducerTopic
+    /// How far its clock is ahead.
+    private let clockMs: Int64
 
     init(
         _ identity: LinkIdentity, _ secret: LinkSecret, _ kafka: KafkaConfiguration, _ names: Names, port: Int,
-        on loop: EventLoop
+        clockMs: Int64, on loop: EventLoop
     ) throws {
         model = ModelChatServer(identity, secret)
         self.loop = loop
+        self.clockMs = clockMs
         producer = try Producer(kafka)
         instances = try producer.topic(names[.instances])
         listener = try Listener(on: loop, host: "127.0.0.1", port: port) { [unowned self] socket in accept(socket) }
@@ -71,10 +75,11 @@ final class SocketChatServerCore: StreamDelegate {
         var json = JSONWriter()
         InstanceRecord(
             instance: model.identity.name, epoch: model.identity.epoch, pushAddress: "127.0.0.1:\(port)", publicURL: "",
-            connections: 0, isDraining: false, ts: loop.nowMs
+            connections: 0, isDraining: false, ts: loop.nowMs + clockMs
         ).write(to: &json)
         _ = try? producer.produce(
-            instances, key: Array(model.identity.name.utf8).span, value: json.bytes.span, tag: 1)
+            instances, key: Array(model.identity.name.utf8).span, value: json.bytes.span, tag: 1,
+            timestampMs: loop.nowMs + clockMs)
         producer.poll { _ in }
         model.tick(nowMs: loop.nowMs)
         flush()

@@ -22,6 +22,8 @@ final class GroupService {
     private var nextTicket: Ticket = 1
 
     private static let tickMs = 50
+    /// What members' deadlines are reckoned by: a wall clock that is set forward would end all sessions at once.
+    private var monotonicMs: Int64 { Int64(loop.monotonicMs) }
 
     init(
         storage: Storage, commits: CommitQueue, loop: EventLoop, log: Log, offsetsRetentionMs: Int64
@@ -80,8 +82,8 @@ final class GroupService {
             switch known {
             case .offset(let group, let place, let committed):
                 offsets[group, place] = committed
-                coordinator.ensure(group, nowMs: loop.nowMs)
-            case .group(_, let snapshot?): coordinator.restore(snapshot, nowMs: loop.nowMs)
+                coordinator.ensure(group, nowMs: monotonicMs)
+            case .group(_, let snapshot?): coordinator.restore(snapshot, nowMs: monotonicMs)
             case .group(let group, nil): coordinator.remove(group)
             case nil: break
             }
@@ -111,20 +113,20 @@ final class GroupService {
 
     func join(_ request: JoinRequest, _ answer: @escaping (JoinResult) -> Void) {
         let ticket = ticket(.join(answer))
-        perform(coordinator.join(request, ticket: ticket, nowMs: loop.nowMs))
+        perform(coordinator.join(request, ticket: ticket, nowMs: monotonicMs))
     }
 
     func sync(_ request: SyncRequest, _ answer: @escaping (SyncResult) -> Void) {
         let ticket = ticket(.sync(answer))
-        perform(coordinator.sync(request, ticket: ticket, nowMs: loop.nowMs))
+        perform(coordinator.sync(request, ticket: ticket, nowMs: monotonicMs))
     }
 
     func heartbeat(_ group: String, _ identity: MemberIdentity, generation: Int32) -> ErrorCode {
-        coordinator.heartbeat(group, identity, generation: generation, nowMs: loop.nowMs)
+        coordinator.heartbeat(group, identity, generation: generation, nowMs: monotonicMs)
     }
 
     func leave(_ group: String, _ identity: MemberIdentity) -> ErrorCode {
-        let (error, actions) = coordinator.leave(group, identity, nowMs: loop.nowMs)
+        let (error, actions) = coordinator.leave(group, identity, nowMs: monotonicMs)
         perform(actions)
         return error
     }
@@ -166,7 +168,7 @@ final class GroupService {
     private func scheduleTick() {
         loop.schedule(afterMs: Self.tickMs) { [weak self] in
             guard let self else { return }
-            self.perform(self.coordinator.advance(nowMs: self.loop.nowMs))
+            self.perform(self.coordinator.advance(nowMs: self.monotonicMs))
             self.scheduleTick()
         }
     }
@@ -174,7 +176,7 @@ final class GroupService {
     // MARK: Offsets
 
     func authorizeCommit(_ group: String, _ identity: MemberIdentity, generation: Int32) -> ErrorCode {
-        coordinator.authorizeCommit(group, identity, generation: generation, nowMs: loop.nowMs)
+        coordinator.authorizeCommit(group, identity, generation: generation, nowMs: monotonicMs)
     }
 
     /// Keeps offsets; they can be fetched, and `done` is called, when they are durable.
@@ -183,7 +185,7 @@ final class GroupService {
         _ done: @escaping (BrokerError?) -> Void
     ) {
         guard !places.isEmpty else { return done(nil) }
-        coordinator.ensure(group, nowMs: loop.nowMs)
+        coordinator.ensure(group, nowMs: monotonicMs)
         store(places.map { .offset(group: group, $0.0, $0.1) }) { [weak self] failure in
             if failure == nil {
                 for (place, committed) in places { self?.offsets[group, place] = committed }

@@ -39,8 +39,7 @@ final class DeliveryRunner {
     private var uncommitted: Set<Int32> = []
     private var nextCommitMs: Int64 = 0
     private var failure: DeliveryError?
-    private let startWallMs: Int64
-    private let startMonotonicMs: UInt64
+    private var time: SteadyTime
 
     static let tickMs = 50
     private static let commitEveryMs: Int64 = 200
@@ -50,8 +49,8 @@ final class DeliveryRunner {
     /// Bytes of fills that may wait on a link.
     private static let fillBytesMax = 1 << 20
 
-    /// Time that moves at the pace of the monotonic clock and never jumps, as milliseconds since the epoch.
-    var nowMs: Int64 { startWallMs + Int64(loop.monotonicMs - startMonotonicMs) }
+    /// Milliseconds since the epoch, without jumps: for deadlines, and for times that others are told.
+    var nowMs: Int64 { time.nowMs(monotonicMs: loop.monotonicMs) }
 
     init(
         _ configuration: DeliveryConfiguration, on loop: EventLoop, _ health: Health
@@ -60,8 +59,7 @@ final class DeliveryRunner {
         self.loop = loop
         partitions = health.condition("partitions", failing: Self.ownsNothing)
         thread = health.thread("delivery")
-        startWallMs = loop.nowMs
-        startMonotonicMs = loop.monotonicMs
+        time = SteadyTime(wallMs: loop.nowMs, monotonicMs: loop.monotonicMs)
         let names = configuration.names
         let areCountsEqual: Bool
         do throws(KafkaError) {
@@ -152,6 +150,7 @@ final class DeliveryRunner {
     }
 
     private func tick() {
+        time.follow(wallMs: loop.nowMs, monotonicMs: loop.monotonicMs)
         worker.tick(nowMs: nowMs)
         finishTurn()
         if nowMs >= nextCommitMs {

@@ -1,5 +1,6 @@
 import KafkaClient
 import PushLink
+import Runtime
 import System
 import Wire
 
@@ -9,11 +10,12 @@ final class InstanceDirectory {
     private let topic: String
     private var wake: Registration?
     private unowned var runner: DeliveryRunner?
-
-    /// An announcement older than this when it is read tells of an instance that is gone.
-    private static let ageMsMax: Int64 = 10_000
+    /// Until the log has been read to its end.
+    private var past: PastAnnouncements? = PastAnnouncements()
+    private var clocks: ClockWatch
 
     init(_ configuration: DeliveryConfiguration) throws(KafkaError) {
+        clocks = ClockWatch(configuration.metrics, log: configuration.log)
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
         consumer = try Consumer(configuration.kafka, options)
@@ -35,24 +37,41 @@ final class InstanceDirectory {
         guard let runner else { return }
         let now = runner.nowMs
         let batch = consumer.poll()
-        for index in 0..<batch.count {
-            let message = batch[index]
-            guard let value = message.value else {
-                if let key = message.key { runner.worker.withdrawn(String(showing: key), nowMs: now) }
-                continue
-            }
-            guard now - message.timestampMs < Self.ageMsMax, let record = try? InstanceRecord(decoding: value) else {
-                continue
-            }
-            runner.worker.announced(
-                LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress, nowMs: now)
-        }
+        for index in 0..<batch.count { take(batch[index], runner, now) }
         switch batch.event {
-        case .endOfPartition: runner.worker.directoryRead(nowMs: now)
+        case .endOfPartition: reachedEnd(runner, now)
         case .error(let error, _): runner.noteTrouble(error)
         default: break
         }
         runner.finishTurn()
+    }
+
+    private func take(_ message: borrowing Message, _ runner: DeliveryRunner, _ now: Int64) {
+        guard let value = message.value else {
+            guard let key = message.key else { return }
+            let name = String(showing: key)
+            past?.withdrawn(name)
+            return runner.worker.withdrawn(name, nowMs: now)
+        }
+        guard let record = try? InstanceRecord(decoding: value) else { return }
+        guard past == nil else {
+            past?.take(record, timestampMs: message.timestampMs)
+            return
+        }
+        clocks.note(
+            record.instance, writtenMs: record.ts, wallMs: runner.loop.nowMs, nowMs: Int64(runner.loop.monotonicMs))
+        announce(record, runner, now)
+    }
+
+    private func reachedEnd(_ runner: DeliveryRunner, _ now: Int64) {
+        for record in past?.candidates ?? [] { announce(record, runner, now) }
+        past = nil
+        runner.worker.directoryRead(nowMs: now)
+    }
+
+    private func announce(_ record: InstanceRecord, _ runner: DeliveryRunner, _ now: Int64) {
+        runner.worker.announced(
+            LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress, nowMs: now)
     }
 }
 

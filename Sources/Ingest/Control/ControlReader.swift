@@ -18,6 +18,10 @@ final class ControlReader {
     private var registration: Registration?
     /// Partitions of `chat.users` whose end has not been seen: until then somebody revoked might be let in.
     private var unread: Set<Int32> = []
+    /// Partitions of `chat.instances` whose end has not been seen. What stands there from before tells of nobody who is
+    /// there now: whoever is says so again within a second.
+    private var unreadInstances: Set<Int32> = []
+    private var clocks: ClockWatch
 
     /// Raised when `chat.users` has been read to its end.
     final class Progress: Sendable {
@@ -30,12 +34,13 @@ final class ControlReader {
 
     init(
         _ configuration: IngestConfiguration, on loop: EventLoop, directory: InstanceDirectory, progress: Progress,
-        log: Log, onUsers: @escaping ([UserRow]) -> Void
+        log: Log, metrics: Metrics, onUsers: @escaping ([UserRow]) -> Void
     ) throws(KafkaError) {
         self.loop = loop
         self.directory = directory
         self.progress = progress
         self.log = log
+        clocks = ClockWatch(metrics, log: log)
         self.onUsers = onUsers
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
@@ -48,6 +53,7 @@ final class ControlReader {
         defer { _ = admin.close(deadlineMs: 1000) }
         let counts = try admin.partitionCounts(of: [usersName, instancesName], timeoutMs: 10_000)
         unread = Set(0..<counts[0])
+        unreadInstances = Set(0..<counts[1])
         var starts = (0..<counts[0]).map { PartitionStart(TopicPartition(usersName, $0), at: .beginning) }
         starts += (0..<counts[1]).map { PartitionStart(TopicPartition(instancesName, $0), at: .beginning) }
         try consumer.assign(starts)
@@ -71,7 +77,7 @@ final class ControlReader {
             for index in 0..<batch.count {
                 let message = batch[index]
                 if message.topic == instances {
-                    takeInstance(message.key, message.value)
+                    if !unreadInstances.contains(message.partition) { takeInstance(message.key, message.value) }
                 } else if let row = user(message.key, message.value) {
                     rows.append(row)
                 }
@@ -87,7 +93,10 @@ final class ControlReader {
             return
         }
         do {
-            directory.put(try InstanceRecord(decoding: value), nowMs: loop.nowMs)
+            let record = try InstanceRecord(decoding: value)
+            directory.put(record, nowMs: Int64(loop.monotonicMs))
+            clocks.note(
+                record.instance, writtenMs: record.ts, wallMs: loop.nowMs, nowMs: Int64(loop.monotonicMs))
         } catch {
             log.warning("a record of chat.instances cannot be read", ["error": .init(error)])
         }
@@ -115,9 +124,11 @@ final class ControlReader {
     private func take(_ event: ConsumerEvent?) {
         switch event {
         case .endOfPartition(let partition, _):
-            guard partition.topic == consumer.name(of: users), unread.remove(partition.partition) != nil,
-                unread.isEmpty
-            else { return }
+            guard partition.topic == consumer.name(of: users) else {
+                unreadInstances.remove(partition.partition)
+                return
+            }
+            guard unread.remove(partition.partition) != nil, unread.isEmpty else { return }
             progress.isCaughtUp.store(true, ordering: .releasing)
             progress.condition.met()
         case .error(let error, _): log.warning("reading control topics", ["error": .init(error)])

@@ -5,6 +5,7 @@ import Wire
 final class InstanceDirectory: Sendable {
     private struct Entry {
         var record: InstanceRecord
+        /// By this machine's monotonic clock: an instance's own clock may be wrong.
         var heardMs: Int64
     }
     private let entries = Mutex<[String: Entry]>([:])
@@ -15,11 +16,10 @@ final class InstanceDirectory: Sendable {
 
     func remove(_ instance: String) { entries.withLock { $0[instance] = nil } }
 
-    /// The live instances, by name. An old record read from the log at the start does not make an instance live: its own
-    /// time counts as well as ours.
+    /// The live instances, by name.
     func live(nowMs: Int64) -> [(record: InstanceRecord, ageMs: Int64)] {
         entries.withLock { entries in
-            entries.values.map { ($0.record, max(nowMs - $0.record.ts, nowMs - $0.heardMs)) }
+            entries.values.map { ($0.record, nowMs - $0.heardMs) }
                 .filter { $0.1 <= InstanceRecord.silenceMsMax }
                 .sorted { $0.0.instance < $1.0.instance }
         }

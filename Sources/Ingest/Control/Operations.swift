@@ -30,7 +30,7 @@ extension ChatLoop {
         }
         json.name("instances")
         json.array { json in
-            for (record, ageMs) in shared.directory.live(nowMs: loop.nowMs) {
+            for (record, ageMs) in shared.directory.live(nowMs: Int64(loop.monotonicMs)) {
                 json.object {
                     $0.field("instance", record.instance)
                     $0.field("epoch", record.epoch)

@@ -112,7 +112,7 @@ final class API {
     // MARK: Endpoint, media, operations
 
     private func endpoint(_ answer: Answer) {
-        let url = chat.shared.directory.leastLoadedURL(nowMs: chat.loop.nowMs) ?? chat.publicURL
+        let url = chat.shared.directory.leastLoadedURL(nowMs: Int64(chat.loop.monotonicMs)) ?? chat.publicURL
         answer(HTTPAnswer.json { $0.field("url", url) })
     }
 

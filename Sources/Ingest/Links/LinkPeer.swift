@@ -26,7 +26,7 @@ final class LinkPeer: StreamDelegate {
     var name: String { link.peer?.name ?? "a stranger" }
 
     func stream(_ stream: System.Stream, received bytes: Span<UInt8>) {
-        link.receive(bytes, nowMs: links.chat.loop.nowMs)
+        link.receive(bytes, nowMs: links.nowMs)
         do {
             while let event = try link.next() {
                 switch event {
@@ -105,7 +105,7 @@ final class LinkPeer: StreamDelegate {
     private func flush() {
         isFlushDue = false
         guard link.outputByteCount > 0, let stream else { return }
-        if stream.write(link.takeOutput(nowMs: links.chat.loop.nowMs)) == .overflow {
+        if stream.write(link.takeOutput(nowMs: links.nowMs)) == .overflow {
             links.failed(self, LinkError(.tooSlow, "the worker does not read"))
             stream.close()
         }
@@ -113,7 +113,7 @@ final class LinkPeer: StreamDelegate {
 
     func tick() {
         do {
-            try link.tick(nowMs: links.chat.loop.nowMs)
+            try link.tick(nowMs: links.nowMs)
         } catch {
             links.failed(self, error)
             flush()

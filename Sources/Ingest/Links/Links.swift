@@ -18,6 +18,9 @@ final class Links {
 
     init(_ chat: ChatLoop) { self.chat = chat }
 
+    /// What a link's silence is measured by: it never jumps.
+    var nowMs: Int64 { Int64(chat.loop.monotonicMs) }
+
     func listen(_ address: Address, sharesPort: Bool) throws {
         let tls = chat.configuration.pushTLS
         listener = try Listener(on: chat.loop, host: address.host, port: Int(address.port), sharesPort: sharesPort) {
@@ -33,7 +36,7 @@ final class Links {
         guard peers.count < Self.peersMax else { return }
         nextID += 1
         let link = InstanceLink(
-            identity: chat.identity, secret: chat.linkSecret, nonce: Crypto.randomBytes(32), nowMs: chat.loop.nowMs)
+            identity: chat.identity, secret: chat.linkSecret, nonce: Crypto.randomBytes(32), nowMs: nowMs)
         let peer = LinkPeer(self, id: nextID, link: link)
         do {
             peer.begin(

@@ -31,6 +31,9 @@ public struct PushCoalescer {
     private var pending: [Key: Pending] = [:]
     /// All wait equally long, so this is in the order in which they are due.
     private var order = Ring<Key>()
+    /// What was due while it was not known whether its users are away, by partition, and what of it is to be taken now.
+    private var held: [Int32: [Key]] = [:]
+    private var released = Ring<Key>()
 
     public init(windowMs: Int64 = 1_000, entriesMax: Int = 100_000) {
         self.windowMs = windowMs
@@ -38,6 +41,7 @@ public struct PushCoalescer {
     }
 
     public var count: Int { pending.count }
+    public var heldCount: Int { held.values.reduce(0) { $0 + $1.count } }
 
     /// What is too much to keep has not been taken.
     public var isFull: Bool { pending.count >= entriesMax * 2 }
@@ -58,16 +62,37 @@ public struct PushCoalescer {
     }
 
     /// Takes what is due, and whatever is too much to keep; at most `limit`.
-    public mutating func take(nowMs: Int64, limit: Int) -> [(entry: Entry, partition: Int32, offset: Int64)] {
+    /// - Parameters:
+    ///   - uncertain: partitions of which it is not known who is away: what is due there is held until it is.
+    ///   - isHere: whether a user of whom something was held has turned out to have a session, and so is not told.
+    public mutating func take(
+        nowMs: Int64, limit: Int, holding uncertain: Set<Int32> = [],
+        unless isHere: (_ user: UserID, _ partition: Int32) -> Bool = { _, _ in false }
+    ) -> [(entry: Entry, partition: Int32, offset: Int64)] {
         var taken: [(entry: Entry, partition: Int32, offset: Int64)] = []
+        for partition in held.keys.sorted() where !uncertain.contains(partition) {
+            for key in held.removeValue(forKey: partition) ?? [] { released.append(key) }
+        }
+        while taken.count < limit, !released.isEmpty {
+            let key = released.removeFirst()
+            guard let next = pending.removeValue(forKey: key) else { continue }
+            if !isHere(key.user, next.partition) { taken.append((next.entry, next.partition, next.firstOffset)) }
+        }
+        let heldBefore = heldCount
+        var heldNow = 0
         while taken.count < limit, !order.isEmpty {
             let key = order[order.start]
             guard let next = pending[key] else {
                 _ = order.removeFirst()
                 continue
             }
-            guard next.dueMs <= nowMs || pending.count > entriesMax else { break }
+            guard next.dueMs <= nowMs || pending.count - heldBefore - heldNow > entriesMax else { break }
             _ = order.removeFirst()
+            if uncertain.contains(next.partition) {
+                held[next.partition, default: []].append(key)
+                heldNow += 1
+                continue
+            }
             pending[key] = nil
             taken.append((next.entry, next.partition, next.firstOffset))
         }
@@ -77,6 +102,7 @@ public struct PushCoalescer {
     /// Forgets a partition that is no longer ours; its next owner starts from the committed offset and gathers anew.
     public mutating func remove(partition: Int32) {
         pending = pending.filter { $0.value.partition != partition }
+        held[partition] = nil
     }
 
     /// The lowest offset of each partition that still waits here.

@@ -211,7 +211,8 @@ extension ChatLoop {
         let push = links.listener.map { "\(Address(host: configuration.pushHost, port: UInt16($0.port)))" } ?? ""
         return InstanceRecord(
             instance: identity.name, epoch: identity.epoch, pushAddress: push, publicURL: publicURL,
-            connections: Int64(clients.count), isDraining: isDraining, ts: loop.nowMs)
+            connections: Int64(clients.count), isDraining: isDraining,
+            workers: links.workers, ts: loop.nowMs)
     }
 
     var publicURL: String {

@@ -120,6 +120,12 @@ private final class Pipeline {
         return last
     }
 
+    func pushCount() throws -> Int {
+        var count = 0
+        try read(.push) { _ in count += 1 }
+        return count
+    }
+
     /// Returns when the group has committed all that the log holds.
     func awaitCommits() throws {
         let admin = try Admin(configuration)
@@ -231,6 +237,39 @@ private struct Devices: @unchecked Sendable {
         try check(devices, on: server, pipeline)
         let ahead = "fanout_clock_skew_seconds \(clockMs < 0 ? "1" : "-1")"
         #expect(eventually { String(decoding: configuration.metrics.render(), as: UTF8.self).contains(ahead) })
+    }
+
+    @Test func `a worker with a wrong secret takes no partitions and says why; nobody is told that others are away`()
+        throws
+    {
+        let pipeline = try Pipeline()
+        defer { pipeline.stop() }
+        let server = try pipeline.chatServer("chat-1")
+        defer { server.kill() }
+        let worker = RunningStage(pipeline.delivery("worker-1"))
+        defer { worker.stop() }
+        let devices = Devices(10, users: 10)
+        server.with { model in for device in devices.list { model.open(device) } }
+        #expect(eventually { server.with { $0.isLive && !$0.sessions.isEmpty } && worker.stage.isReady })
+        var wrong = pipeline.delivery("worker-2")
+        wrong.secret = LinkSecret(Array("another secret".utf8))
+        let stranger = RunningStage(wrong)
+        defer { stranger.stop() }
+        #expect(
+            eventually {
+                let why = stranger.stage.health.look().text
+                return why.hasPrefix("cannot reach chat server chat-1 at 127.0.0.1:") && why.contains("secret")
+            })
+        for _ in 0..<50 { try pipeline.send(to: Self.users) }
+        pipeline.flush()
+        try check(devices, on: server, pipeline)
+        try pipeline.awaitCommits()
+        #expect(!stranger.stage.isReady && worker.stage.isReady)
+        let admin = try Admin(pipeline.configuration)
+        defer { admin.close(deadlineMs: 500) }
+        let group = try admin.describeGroups([pipeline.names.group("delivery")])[0].1.get()
+        #expect(group.members.count == 1)
+        #expect(try pipeline.pushCount() == 0)
     }
 
     @Test func `two workers hand partitions over under load, and no device notices`() throws {

@@ -1,5 +1,6 @@
 import Delivery
 import Testing
+import Wire
 
 struct PushCoalescerTests {
     @Test func `makes one record of what comes for a user and chat within a moment`() {
@@ -26,6 +27,24 @@ struct PushCoalescerTests {
         }
         #expect(push.take(nowMs: 1, limit: 100).map(\.entry.user) == (0..<5).map { user($0) })
         #expect(push.count == 10)
+    }
+
+    @Test func `holds what is due where it is not known who is away, and forgets those who turn out to be here`() {
+        var push = PushCoalescer(windowMs: 10)
+        for number in 0..<4 {
+            push.add(
+                user: user(number), chat: chat(1), partition: Int32(number % 2), offset: 5, event: [], nowMs: 0)
+        }
+        func take(holding uncertain: Set<Int32>) -> [UserID] {
+            push.take(nowMs: 10, limit: 10, holding: uncertain) { who, _ in who == user(2) }.map(\.entry.user)
+        }
+        #expect(take(holding: [0]) == [user(1), user(3)])
+        #expect(push.heldCount == 2 && push.count == 2)
+        // More for one who is held is one record with what waits.
+        push.add(user: user(0), chat: chat(1), partition: 0, offset: 9, event: [], nowMs: 10)
+        #expect(take(holding: [0]).isEmpty)
+        #expect(take(holding: []) == [user(0)])
+        #expect(push.count == 0 && push.heldCount == 0)
     }
 
     @Test func `forgets a partition that is no longer ours`() {

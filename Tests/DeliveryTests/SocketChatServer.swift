@@ -12,7 +12,8 @@ final class SocketChatServer: Sendable {
     private let thread: LoopThread
     private let core: LoopBound<SocketChatServerCore>
 
-    init(name: String, epoch: UInt64, secret: LinkSecret, kafka: KafkaConfiguration, names: Names, port: Int = 0,
+    init(
+        name: String, epoch: UInt64, secret: LinkSecret, kafka: KafkaConfiguration, names: Names, port: Int = 0,
         clockMs: Int64 = 0
     ) throws {
         self.name = name
@@ -78,8 +79,8 @@ final class SocketChatServerCore: StreamDelegate {
             connections: 0, isDraining: false, ts: loop.nowMs + clockMs
         ).write(to: &json)
         _ = try? producer.produce(
-            instances, key: Array(model.identity.name.utf8).span, value: json.bytes.span, tag: 1,
-            timestampMs: loop.nowMs + clockMs)
+            instances, key: Array(model.identity.name.utf8).span, value: json.bytes.span, headers: RecordHeaders(),
+            timestampMs: loop.nowMs + clockMs, tag: 1)
         producer.poll { _ in }
         model.tick(nowMs: loop.nowMs)
         flush()

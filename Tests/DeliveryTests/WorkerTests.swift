@@ -27,6 +27,18 @@ private final class Scene {
         for number in servers.indices { exchange(number) }
     }
 
+    /// Another chat server announces itself; no link to it is made.
+    func add(workers: [String] = []) -> Int {
+        let identity = LinkIdentity(name: "\(servers.count)", epoch: 1)
+        servers.append(ModelChatServer(identity, worker.settings.secret))
+        announce(servers.count - 1, workers: workers)
+        return servers.count - 1
+    }
+
+    func announce(_ number: Int, workers: [String] = []) {
+        worker.announced(servers[number].identity, address: "here", workers: workers, nowMs: nowMs)
+    }
+
     func connect(_ number: Int) {
         _ = worker.takeActions()
         servers[number].accept(number, nowMs: nowMs)
@@ -260,6 +272,75 @@ struct WorkerTests {
         scene.tick(afterMs: 10)
         let gone = scene.worker.takePresence()
         #expect(gone == [PresenceNotice(user: user(1), status: .offline, lastSeen: lostMs)])
+    }
+
+    @Test func `nobody is told by a push who may be on a chat server that has not said who is there`() {
+        let scene = Scene(servers: 1) { $0.pushWindowMs = 0 }
+        let late = scene.add()
+        for number in 1...2 { scene.message(to: user(number)) }
+        scene.tick(afterMs: 100)
+        #expect(pushes(scene).isEmpty)
+        #expect(scene.worker.heldPushCount == 2)
+        #expect(scene.worker.commitPositions().first?.offset == 0, "whoever is next must know of them")
+        let device = ModelDevice(user: user(1), device: device(1))
+        device.cursor = .start
+        scene.servers[late].open(device)
+        scene.connect(late)
+        #expect(device.seen.map(\.offset) == [0])
+        #expect(pushes(scene) == [chat(1): 1], "only for the one who has no session anywhere")
+        #expect(scene.worker.commitPositions().first?.offset == 2)
+    }
+
+    @Test func `one that cannot be reached is given up in the end, but by nobody who reaches none`() {
+        let scene = Scene(servers: 1) { $0.pushWindowMs = 0 }
+        let away = scene.add()
+        func pass(_ ms: Int64) {
+            for _ in 0..<ms / 1_000 {
+                scene.tick(afterMs: 1_000)
+                for number in scene.servers.indices { scene.announce(number) }
+                scene.servers[0].tick(nowMs: scene.nowMs)
+                if scene.worker.isLinkOpen(0) { scene.exchange(0) }
+            }
+        }
+        scene.worker.linkEnded(away, reason: "no route", nowMs: scene.nowMs)
+        scene.message(to: user(1))
+        pass(scene.worker.settings.unreachableMs - 1_000)
+        #expect(pushes(scene).isEmpty && scene.worker.counts.droppedInstances == 0)
+        pass(1_000)
+        #expect(pushes(scene) == [chat(1): 1] && scene.worker.counts.droppedInstances == 1)
+        // The other one is lost as well: now nothing is known of anybody.
+        scene.servers[0].lose(0)
+        scene.worker.linkEnded(0, reason: "no route", nowMs: scene.nowMs)
+        pass(scene.worker.settings.silentMs)
+        scene.message(to: user(1))
+        pass(2 * scene.worker.settings.unreachableMs)
+        #expect(pushes(scene).isEmpty && scene.worker.counts.droppedInstances == 1)
+        #expect(scene.worker.commitPositions().first?.offset == 1)
+    }
+
+    @Test func `a worker sees that another reaches more chat servers than it does`() {
+        let scene = Scene(servers: 1)
+        let away = scene.add(workers: ["other", "worker"])
+        scene.worker.linkEnded(away, reason: "no route", nowMs: scene.nowMs)
+        var reach = scene.worker.reach(nowMs: scene.nowMs)
+        #expect(reach.reachedCount == 1 && !reach.isLessThanOthers, "as many, though not the same")
+        scene.announce(0, workers: ["other", "worker"])
+        reach = scene.worker.reach(nowMs: scene.nowMs)
+        #expect(reach.isLessThanOthers)
+        #expect(
+            reach.trouble
+                == "cannot reach chat server 1 at here: no route; other workers reach more chat servers")
+        scene.tick(afterMs: 100)
+        scene.connect(away)
+        #expect(scene.worker.reach(nowMs: scene.nowMs) == Reach(reachedCount: 2))
+    }
+
+    @Test func `one that only stood in the log is not waited for when a link to it cannot be made`() {
+        let scene = Scene(servers: 0)
+        scene.worker.announced(LinkIdentity(name: "dead", epoch: 1), address: "", isPast: true, nowMs: scene.nowMs)
+        #expect(scene.worker.reach(nowMs: scene.nowMs).missing.count == 1)
+        scene.worker.linkEnded(0, reason: "refused", nowMs: scene.nowMs)
+        #expect(scene.worker.reach(nowMs: scene.nowMs) == Reach())
     }
 
     // MARK: - Refused records

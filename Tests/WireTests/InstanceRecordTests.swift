@@ -5,7 +5,8 @@ import Wire
     @Test func `an instance's announcement survives its JSON`() throws {
         let record = InstanceRecord(
             instance: "chat-1", epoch: 7, pushAddress: "10.0.0.1:7070", publicURL: "wss://chat.example/\"x\"",
-            connections: 4200, isDraining: true, ts: 1_760_000_000_000)
+            connections: 4200, isDraining: true, workers: ["delivery-1", "b"],
+            ts: 1_760_000_000_000)
         var json = JSONWriter()
         record.write(to: &json)
         #expect(try InstanceRecord(decoding: json.bytes.span) == record)

@@ -8,6 +8,9 @@ final class DeliveryMetrics {
     private let partitions: Gauge
     private let instances: Gauge
     private let windowBytes: Gauge
+    private let pushesHeld: Gauge
+    let unreached: Gauge
+    let left: Counter
     let fromLog: Histogram
 
     init(_ metrics: Metrics) {
@@ -37,6 +40,15 @@ final class DeliveryMetrics {
         instances = metrics.gauge("fanout_delivery_instances", "chat servers known")
         fromLog = metrics.histogram(
             "fanout_delivery_log_seconds", "from the join's record to the delivery worker, sampled once a batch")
+        pushesHeld = metrics.gauge(
+            "fanout_delivery_pushes_held",
+            "pushes that wait until it is known whether their users have a session on a chat server that cannot be asked"
+        )
+        unreached = metrics.gauge(
+            "fanout_delivery_unreached_instances", "chat servers that announce themselves and to which there is no link"
+        )
+        left = metrics.counter(
+            "fanout_delivery_left_total", "times the group was left because other workers reach more chat servers")
         windowBytes = metrics.gauge("fanout_delivery_window_bytes", "bytes in the hot windows")
     }
 
@@ -48,5 +60,6 @@ final class DeliveryMetrics {
         partitions.set(worker.owned.count)
         instances.set(worker.instanceCount)
         windowBytes.set(worker.windowByteCount)
+        pushesHeld.set(worker.heldPushCount)
     }
 }

@@ -21,6 +21,11 @@ final class DeliveryRunner {
     private let partitions: Health.Condition
     private let thread: Health.Condition
     private let probe: LogProbe
+    private var gate: GroupGate
+    /// The group has said which partitions are ours, which may be none.
+    private var isMember = false
+    /// What was last said of chat servers that cannot be reached.
+    private var toldTrouble: (text: String, atMs: Int64)?
 
     private var wake: Registration?
     private var connections: [Int: LinkConnection] = [:]
@@ -60,6 +65,7 @@ final class DeliveryRunner {
         partitions = health.condition("partitions", failing: Self.ownsNothing)
         thread = health.thread("delivery")
         time = SteadyTime(wallMs: loop.nowMs, monotonicMs: loop.monotonicMs)
+        gate = GroupGate(nowMs: loop.nowMs)
         let names = configuration.names
         let areCountsEqual: Bool
         do throws(KafkaError) {
@@ -100,7 +106,6 @@ final class DeliveryRunner {
 
     func run() throws(DeliveryError) {
         do {
-            try consumer.subscribe([configuration.names[.deliveries]])
             wake = try loop.watch(consumer.wakeDescriptor) { [unowned self] _ in takeRecords() }
             try directory.start(on: loop, self)
             try presence.start(on: loop, self)
@@ -160,23 +165,11 @@ final class DeliveryRunner {
         cursors?.store(worker.cursors.take(nowMs: nowMs)) { [unowned self] in worker.cursors.putBack($0) }
         counters.publish(worker)
         consumer.stayInGroup()
-        tellReadiness()
+        passGate()
         resumeReading()
     }
 
-    private static let ownsNothing = "the group has given it no partition"
-
-    private func tellReadiness() {
-        thread.beat()
-        output.tellProgress()
-        if worker.owned.isEmpty {
-            partitions.failed(Self.ownsNothing)
-        } else if worker.owned.allSatisfy({ worker.phase(of: $0) == .live }) {
-            partitions.met()
-        } else {
-            partitions.failed("waits for the sessions that chat servers have")
-        }
-    }
+    private static let ownsNothing = "the group has not given it partitions"
 
     /// To be called after everything that may have made the worker say something.
     func finishTurn() {
@@ -187,7 +180,63 @@ final class DeliveryRunner {
         }
         output.produce(from: worker, nowMs: nowMs)
         for (number, connection) in connections { write(number, connection) }
+        if !gate.isIn { passGate() }
         resumeReading()
+    }
+
+    // MARK: - Taking part
+
+    /// Joins the group or leaves it, by who can be reached; and says what keeps us from delivering.
+    private func passGate() {
+        let now = nowMs
+        let reach = worker.reach(nowMs: now)
+        if worker.isDirectoryRead {
+            do {
+                switch gate.decide(reach, nowMs: now) {
+                case .join: try consumer.subscribe([configuration.names[.deliveries]])
+                case .leave:
+                    counters.left.add()
+                    configuration.log.warning("leaving the group", ["why": .string(reach.trouble ?? "")])
+                    try consumer.unsubscribe()
+                case nil: break
+                }
+            } catch {
+                fail(DeliveryError(.kafka, "\(error)"))
+            }
+        }
+        counters.unreached.set(reach.missing.count)
+        tell(reach, now)
+        thread.beat()
+        output.tellProgress()
+        if let reason = notReady(reach) { partitions.failed(reason) } else { partitions.met() }
+    }
+
+    private func notReady(_ reach: Reach) -> String? {
+        guard worker.isDirectoryRead else { return "chat.instances has not been read" }
+        if !gate.isIn || reach.isUseless {
+            return reach.trouble ?? "has left the group and waits before it joins again"
+        }
+        guard isMember else { return Self.ownsNothing }
+        return worker.owned.allSatisfy { worker.phase(of: $0) == .live }
+            ? nil : "waits for the sessions that chat servers have"
+    }
+
+    private static let troubleMs: Int64 = 1_000
+    private static let tellEveryMs: Int64 = 10_000
+
+    /// A chat server that starts again is away for a moment: that is no news.
+    private func tell(_ reach: Reach, _ now: Int64) {
+        guard let text = reach.trouble else {
+            if toldTrouble != nil { configuration.log.info("every chat server is reached again") }
+            toldTrouble = nil
+            return
+        }
+        guard reach.missing.contains(where: { now - $0.sinceMs >= Self.troubleMs }), toldTrouble?.text != text,
+            now - (toldTrouble?.atMs ?? 0) >= Self.tellEveryMs
+        else { return }
+        toldTrouble = (text, now)
+        configuration.log.warning(
+            gate.isIn ? "holds what it cannot place" : "takes no partitions", ["why": .string(text)])
     }
 
     private func carryOut(_ action: DeliveryAction) {
@@ -317,6 +366,7 @@ final class DeliveryRunner {
                 committed[takeover.partition] = takeover.liveFrom
             }
             presence.read(partitions)
+            isMember = true
             configuration.log.info("assigned", ["partitions": .string("\(partitions.sorted())")])
         } catch {
             fail(DeliveryError(.kafka, "\(error)"))
@@ -324,6 +374,7 @@ final class DeliveryRunner {
     }
 
     private func revoked(_ partitions: [Int32], lost: Bool) {
+        isMember = false
         if !lost { commitNow(partitions) }
         for partition in partitions {
             worker.disown(partition)
@@ -397,8 +448,7 @@ final class DeliveryRunner {
 
     private func connect(_ number: Int, _ address: String) {
         guard let target = Address(address) else {
-            configuration.log.warning("bad push address", ["instance": .string("\(address)")])
-            return worker.linkEnded(number, nowMs: nowMs)
+            return worker.linkEnded(number, reason: "that is no address", nowMs: nowMs)
         }
         connections.removeValue(forKey: number)?.end([])
         let connection = LinkConnection(number, address: address, self)
@@ -440,8 +490,10 @@ final class DeliveryRunner {
         connections[connection.number] = nil
         if case .failed(let error) = reason {
             configuration.log.debug("link lost", ["to": .string(connection.address), "error": .string("\(error)")])
+            worker.linkEnded(connection.number, reason: "\(error)", nowMs: nowMs)
+        } else {
+            worker.linkEnded(connection.number, nowMs: nowMs)
         }
-        worker.linkEnded(connection.number, nowMs: nowMs)
         finishTurn()
     }
 }

@@ -18,7 +18,7 @@ public final class DeliveryStage: Sendable {
         health = Health(log: configuration.log, metrics: configuration.metrics, clock: configuration.clock)
     }
 
-    /// Whether it owns partitions and delivers.
+    /// Whether it delivers what the group has given it, which may be nothing: then it is there to take over.
     public var isReady: Bool { health.look().isReady }
 
     /// Delivers until `stop`. Throws when it cannot go on.

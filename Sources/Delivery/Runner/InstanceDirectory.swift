@@ -60,18 +60,19 @@ final class InstanceDirectory {
         }
         clocks.note(
             record.instance, writtenMs: record.ts, wallMs: runner.loop.nowMs, nowMs: Int64(runner.loop.monotonicMs))
-        announce(record, runner, now)
+        announce(record, isPast: false, runner, now)
     }
 
     private func reachedEnd(_ runner: DeliveryRunner, _ now: Int64) {
-        for record in past?.candidates ?? [] { announce(record, runner, now) }
+        for record in past?.candidates ?? [] { announce(record, isPast: true, runner, now) }
         past = nil
         runner.worker.directoryRead(nowMs: now)
     }
 
-    private func announce(_ record: InstanceRecord, _ runner: DeliveryRunner, _ now: Int64) {
+    private func announce(_ record: InstanceRecord, isPast: Bool, _ runner: DeliveryRunner, _ now: Int64) {
         runner.worker.announced(
-            LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress, nowMs: now)
+            LinkIdentity(name: record.instance, epoch: record.epoch), address: record.pushAddress,
+            workers: record.workers, isPast: isPast, nowMs: now)
     }
 }
 

@@ -15,7 +15,7 @@ public final class DeliveryWorker {
     private var slots: [Int]
     var instances: [InstanceState?] = []
     var instanceNumbers: [String: Int] = [:]
-    var isDirectoryRead = false
+    public internal(set) var isDirectoryRead = false
 
     private var targets = Targets()
     /// Of the present record's instances, those that it could not be sent to.
@@ -95,6 +95,7 @@ public final class DeliveryWorker {
         doubtful[partition] = nil
         for number in instances.indices {
             instances[number]?.heard.remove(partition)
+            instances[number]?.told.remove(partition)
             instances[number]?.missed.remove(partition)
             instances[number]?.link?.send(.release([partition]))
         }
@@ -139,7 +140,11 @@ public final class DeliveryWorker {
     func startIfHeard(_ slot: Int, _ nowMs: Int64) {
         guard case .hearing(let deadline) = partitions[slot].phase else { return }
         let partition = partitions[slot].number
-        let isHeard = instances.allSatisfy { $0 == nil || $0?.heard.contains(partition) == true }
+        let isHeard = instances.allSatisfy { instance in
+            guard let instance else { return true }
+            return instance.heard.contains(partition) || instance.isGivenUp
+                || !instance.hasSpoken && instance.failure != nil
+        }
         guard nowMs >= deadline || isDirectoryRead && isHeard else { return }
         partitions[slot].phase = .live
         actions.append(.resume(partition: partition))

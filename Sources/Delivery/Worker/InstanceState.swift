@@ -10,6 +10,14 @@ struct InstanceState {
     var generation: UInt8 = 0
     /// When `chat.instances` last told of it.
     var announcedMs: Int64
+    /// It has spoken since we listen; else it stood in the log, and may be long gone.
+    var hasSpoken = true
+    /// The workers that it names as connected.
+    var workers: [String] = []
+    /// Why there is no link, as far as that is known.
+    var failure: String?
+    /// It announces itself and cannot be reached, for so long that its users are taken to have no session.
+    var isGivenUp = false
     /// Since when there is no open link.
     var lostMs: Int64?
     /// When the link before the present one was lost: whoever has gone since was seen until then.
@@ -19,6 +27,9 @@ struct InstanceState {
     var connectDelayMs: Int64 = 0
     /// The partitions whose sessions it has told in full on the present link.
     var heard: Set<Int32> = []
+    /// Those that it has told since they are ours, on whichever link: who was there is known, and who came since if the link
+    /// is not away for long.
+    var told: Set<Int32> = []
     var fills = Ring<FillRequest>()
     /// Since when its link has had too much on its way.
     var fullSinceMs: Int64?
@@ -37,6 +48,11 @@ struct InstanceState {
     var isOpen: Bool { link?.isOpen ?? false }
 
     func takesRecords(of partition: Int32) -> Bool { isOpen && !isLeftBehind && !missed.contains(partition) }
+
+    /// Whether it is there, by all that is known. One that only stood in the log counts until a link to it cannot be made.
+    func isAlive(nowMs: Int64, silentMs: Int64) -> Bool {
+        nowMs - announcedMs < silentMs && (hasSpoken || failure == nil)
+    }
 
     var isWaitedFor: Bool { fullSinceMs != nil && !isLeftBehind }
 

@@ -19,10 +19,17 @@ extension DeliveryWorker {
     }
 
     /// An instance has announced itself.
-    public func announced(_ identity: LinkIdentity, address: String, nowMs: Int64) {
+    /// - Parameters:
+    ///   - workers: those that it names as connected.
+    ///   - isPast: it stood in the log already, when that was first read.
+    public func announced(
+        _ identity: LinkIdentity, address: String, workers: [String] = [], isPast: Bool = false, nowMs: Int64
+    ) {
         guard let number = instanceNumbers[identity.name] else {
             var state = InstanceState(identity: identity, address: address, announcedMs: nowMs)
             state.lostMs = nowMs
+            state.hasSpoken = !isPast
+            state.workers = workers
             let number = instances.firstIndex { $0 == nil } ?? instances.count
             if number == instances.count { instances.append(state) } else { instances[number] = state }
             instanceNumbers[identity.name] = number
@@ -30,6 +37,8 @@ extension DeliveryWorker {
         }
         instances[number]?.announcedMs = nowMs
         instances[number]?.address = address
+        instances[number]?.workers = workers
+        if !isPast { instances[number]?.hasSpoken = true }
         // A record of an earlier life may still be read; should epochs not rise, the new link tells of the restart.
         if let known = instances[number]?.identity.epoch, identity.epoch > known { restarted(number, identity, nowMs) }
     }
@@ -59,6 +68,7 @@ extension DeliveryWorker {
     /// later, pushes for what came since would count as seen.
     func forgetSessions(_ number: Int, _ nowMs: Int64) {
         let seenMs = instances[number]?.lostMs
+        instances[number]?.told = []
         for slot in partitions.indices { sweep(number, slot, keeping: nil, seenMs: seenMs, nowMs) }
     }
 
@@ -70,12 +80,19 @@ extension DeliveryWorker {
 
     private func forget(_ number: Int, _ nowMs: Int64) {
         disconnect(number, nowMs)
-        forgetSessions(number, nowMs)
-        for slot in partitions.indices { partitions[slot].watchers.remove(number) }
+        giveUp(number, nowMs)
         if let name = instances[number]?.identity.name { instanceNumbers[name] = nil }
         instances[number] = nil
-        counts.droppedInstances += 1
         for slot in partitions.indices { startIfHeard(slot, nowMs) }
+    }
+
+    /// Its sessions are nobody's here, and it is not waited for.
+    private func giveUp(_ number: Int, _ nowMs: Int64) {
+        guard instances[number]?.isGivenUp == false else { return }
+        forgetSessions(number, nowMs)
+        for slot in partitions.indices { partitions[slot].watchers.remove(number) }
+        instances[number]?.isGivenUp = true
+        counts.droppedInstances += 1
     }
 
     // MARK: - Time
@@ -102,6 +119,7 @@ extension DeliveryWorker {
         do throws(LinkError) {
             try instances[number]?.link?.tick(nowMs: nowMs)
         } catch {
+            instances[number]?.failure = "\(error)"
             disconnect(number, nowMs)
         }
         if let state = instances[number], let since = state.fullSinceMs ?? (state.isLeftBehind ? 0 : nil) {
@@ -117,8 +135,11 @@ extension DeliveryWorker {
         guard let state = instances[number] else { return }
         if let lost = state.lostMs {
             let isSilent = nowMs - state.announcedMs >= settings.silentMs && nowMs - lost >= settings.silentMs
-            if isSilent || nowMs - lost >= settings.unreachableMs {
-                return forget(number, nowMs)
+            if isSilent { return forget(number, nowMs) }
+            // Who reaches nobody knows of no user where they are: then nothing is decided about them.
+            if nowMs - lost >= settings.unreachableMs, instances.contains(where: { $0?.isOpen == true }) {
+                giveUp(number, nowMs)
+                for slot in partitions.indices { startIfHeard(slot, nowMs) }
             }
         }
         connectIfDue(number, nowMs)
@@ -178,6 +199,7 @@ extension DeliveryWorker {
 
     func heard(_ number: Int, _ partition: Int32, _ nowMs: Int64) {
         instances[number]?.heard.insert(partition)
+        instances[number]?.told.insert(partition)
         if let slot = slot(partition) { startIfHeard(slot, nowMs) }
     }
 

@@ -12,8 +12,9 @@ extension DeliveryWorker {
     }
 
     /// The connection has ended, or could not be made.
-    public func linkEnded(_ number: Int, nowMs: Int64) {
+    public func linkEnded(_ number: Int, reason: String = "the connection has ended", nowMs: Int64) {
         guard number < instances.count, instances[number] != nil else { return }
+        instances[number]?.failure = reason
         lost(number, nowMs)
     }
 
@@ -30,6 +31,7 @@ extension DeliveryWorker {
             }
             return nil
         } catch {
+            instances[number]?.failure = error.message
             disconnect(number, nowMs)
             return error
         }
@@ -59,6 +61,9 @@ extension DeliveryWorker {
         instances[number]?.lostMs = nil
         instances[number]?.connectDelayMs = 0
         instances[number]?.heard = []
+        instances[number]?.failure = nil
+        instances[number]?.hasSpoken = true
+        instances[number]?.isGivenUp = false
         var claims: [PartitionClaim] = []
         for slot in partitions.indices {
             partitions[slot].watchers.remove(number)

@@ -65,9 +65,14 @@ extension DeliveryWorker {
         }
     }
 
-    /// Takes the pushes that are due; each is to be told done by `outputDone`.
+    /// Takes the pushes that are due; each is to be told done by `outputDone`. Where a user may have a session that we have
+    /// not been told of, they wait, and with them what may be committed.
     public func takePushes(nowMs: Int64, limit: Int) -> [(tag: UInt64, entry: PushCoalescer.Entry)] {
-        push.take(nowMs: nowMs, limit: limit).map { entry, partition, offset in
+        let uncertain = uncertainPartitions(nowMs: nowMs)
+        return push.take(nowMs: nowMs, limit: limit, holding: uncertain) { user, partition in
+            guard let slot = slot(partition), let number = partitions[slot].users.find(user) else { return false }
+            return partitions[slot].router.isOnline(user: number)
+        }.map { entry, partition, offset in
             counts.pushes += 1
             return (begin(partition, offset), entry)
         }

@@ -57,6 +57,11 @@ final class Links {
         for peer in Array(peers.values) { peer.tick() }
     }
 
+    /// Who is connected, for the announcement: of many the same ones as other instances name.
+    var workers: [String] {
+        Array(Set(peers.values.lazy.filter(\.wasOpen).map(\.name)).sorted().prefix(InstanceRecord.workersMax))
+    }
+
     // MARK: What workers say
 
     func opened(_ peer: LinkPeer, _ worker: LinkIdentity) {

@@ -12,21 +12,26 @@ public struct InstanceRecord: Equatable, Sendable {
     public var connections: Int64
     /// It takes no new sessions and is about to end.
     public var isDraining: Bool
+    /// The Delivery workers whose links are open, by name; the first of them where there are many. By this a worker that
+    /// cannot reach an instance learns whether others can.
+    public var workers: [String]
     public var ts: Int64
 
     /// An instance not heard of for this long is dead.
     public static let silenceMsMax: Int64 = 5_000
+    /// Every second, to everybody: so no more than are needed to find one that is better off.
+    public static let workersMax = 32
 
     public init(
         instance: String, epoch: UInt64, pushAddress: String, publicURL: String, connections: Int64,
-        isDraining: Bool, ts: Int64
+        isDraining: Bool, workers: [String] = [], ts: Int64
     ) {
         (self.instance, self.epoch, self.pushAddress, self.publicURL) = (instance, epoch, pushAddress, publicURL)
-        (self.connections, self.isDraining, self.ts) = (connections, isDraining, ts)
+        (self.connections, self.isDraining, self.workers, self.ts) = (connections, isDraining, workers, ts)
     }
 
     enum Field: String, CaseIterable {
-        case instance, epoch, connections, draining, ts
+        case instance, epoch, connections, draining, workers, ts
         case pushAddress = "push_address"
         case publicURL = "public_url"
     }
@@ -36,7 +41,7 @@ public struct InstanceRecord: Equatable, Sendable {
         var instance: String?
         var epoch: Int64?
         var ts: Int64?
-        (pushAddress, publicURL, connections, isDraining) = ("", "", 0, false)
+        (pushAddress, publicURL, connections, isDraining, workers) = ("", "", 0, false, [])
         var reader = JSONReader(bytes)
         try reader.beginObject()
         while let name = try reader.nextField() {
@@ -47,6 +52,12 @@ public struct InstanceRecord: Equatable, Sendable {
             case .publicURL: publicURL = try reader.readText()
             case .connections: connections = try reader.readInt()
             case .draining: isDraining = try reader.readBool()
+            case .workers:
+                try reader.beginArray()
+                while try reader.nextElement() {
+                    let worker = try reader.readText()
+                    if workers.count < Self.workersMax { workers.append(worker) }
+                }
             case .ts: ts = try reader.readInt()
             case nil: try reader.skipValue()
             }
@@ -65,6 +76,10 @@ public struct InstanceRecord: Equatable, Sendable {
         json.field("public_url", publicURL)
         json.field("connections", connections)
         json.field("draining", isDraining)
+        json.name("workers")
+        json.array { json in
+            for worker in workers.prefix(Self.workersMax) { json.value(worker) }
+        }
         json.field("ts", ts)
         json.endObject()
     }

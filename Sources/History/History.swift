@@ -40,6 +40,8 @@ public struct HistoryError: Error, Sendable, CustomStringConvertible {
         case schemaMissing
         /// The log refuses this client for good.
         case kafka
+        /// Another process has joined the group under this one's name.
+        case nameTaken
         /// Postgres refuses this client for good.
         case postgres
     }

@@ -180,7 +180,7 @@ final class HistorySink {
             if let error { log.debug("offsets not committed", ["error": "\(error)"]) }
         case .endOfPartition: break
         case .error(let error, _):
-            if error.isFatal { throw HistoryError(.kafka, "\(error)") }
+            if error.isFatal { throw HistoryError(error.isNameTaken ? .nameTaken : .kafka, "\(error)") }
             if error.code == .authentication || error.code == .authorization {
                 throw HistoryError(.kafka, "\(error)")
             }

@@ -93,7 +93,9 @@ extension KafkaError {
         self.code = .fatal
         self.rawCode = raw.rawValue
         self.rawName = unsafe String(cString: rd_kafka_err2name(raw))
-        self.message = message
+        self.message =
+            raw == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID
+            ? "another process has joined the group under this one's name" : message
         self.place = place
         self.isFatal = true
         self.isRetriable = false

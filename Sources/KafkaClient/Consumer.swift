@@ -79,8 +79,23 @@ public final class Consumer {
     /// Readable while there may be something to `poll`.
     public var wakeDescriptor: Int32 { fetcher?.wakeDescriptor ?? wake.descriptor }
 
-    /// Set once this consumer can do no more, such as when another took its `groupInstanceID`.
-    public var fatalError: KafkaError? { library?.fatalError(place: "consumer") }
+    /// Set once this consumer can do no more, such as when another took its `groupInstanceID`; told once by `poll`.
+    public var fatalError: KafkaError? { fenced ?? library?.fatalError(place: "consumer") }
+    /// librdkafka 2.0.2 tells of a member that was fenced only as the failure of its commits.
+    private var fenced: KafkaError?
+    private var isFatalErrorTold = false
+
+    private func untoldFatalError() -> ConsumerEvent? {
+        guard hasGroup, !isFatalErrorTold, let fatalError else { return nil }
+        isFatalErrorTold = true
+        return .error(fatalError, nil)
+    }
+
+    /// After this nothing more is committed.
+    func noteFencing(_ code: rd_kafka_resp_err_t, place: String) {
+        guard code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, fenced == nil else { return }
+        fenced = KafkaError(fatal: code, message: "fenced", place: place)
+    }
 
     /// Makes `wakeDescriptor` readable when librdkafka has not been polled for a second.
     public func stayInGroup() {
@@ -124,6 +139,10 @@ public final class Consumer {
         }
         if let fetcher { return poll(fetcher, maxMessages, timeoutMs) }
         var batch = MessageBatch(self)
+        if let fatal = untoldFatalError() {
+            batch.event = fatal
+            return batch
+        }
         guard let library else { return batch }
         // Cleared before the queue is emptied: what arrives later signals again.
         wake.clear()
@@ -156,6 +175,10 @@ public final class Consumer {
         let deadline = Deadline(afterMs: timeoutMs)
         var waitMs = 0
         stayInGroup()
+        if let fatal = untoldFatalError() {
+            batch.event = fatal
+            return batch
+        }
         while true {
             fetcher.turn(timeoutMs: fetcher.hasArrivals ? 0 : waitMs)
             if fetcher.hasControl, let event = controlEvent(fetcher) {
@@ -212,8 +235,10 @@ public final class Consumer {
                 CommittedOffset($0.partition, offset: $0.offset, metadata: $0.metadata)
             }
             var error = failure == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : KafkaError(failure, place: "commit")
+            noteFencing(failure, place: "commit")
             for entry in entries ?? [] where error == nil && entry.error != RD_KAFKA_RESP_ERR_NO_ERROR {
                 error = KafkaError(entry.error, place: "commit \(entry.partition)")
+                noteFencing(entry.error, place: "commit \(entry.partition)")
             }
             return .committed(offsets, error: error)
         default:
@@ -236,9 +261,9 @@ public final class Consumer {
         }
         let text = unsafe rd_kafka_event_error_string(raw).map { unsafe String(cString: $0) }
         let place = partition.map { "consume \($0)" } ?? "consumer"
-        if code == RD_KAFKA_RESP_ERR__FATAL, let fatal = library?.fatalError(place: place) {
-            return .error(fatal, partition)
-        }
+        // Whatever the event is called: librdkafka 2.0.2 has several names for a member that was fenced.
+        noteFencing(code, place: place)
+        if let fatal = untoldFatalError() { return fatal }
         return .error(KafkaError(code, message: text, place: place), partition)
     }
 

@@ -19,6 +19,7 @@ extension Consumer {
     /// Sends positions (each the offset of the *next* record to read) without waiting; the result arrives as
     /// `ConsumerEvent.committed`.
     public func commitLater(_ offsets: [CommittedOffset]) throws(KafkaError) {
+        if let fatalError { throw fatalError }
         let list = PartitionList(offsets)
         let handle = try handle
         // The plain asynchronous commit answers nobody unless a callback is set; this one answers to our queue.
@@ -31,6 +32,7 @@ extension Consumer {
     /// librdkafka's own blocking commit has no timeout and outlives a coordinator that does not answer.
     public func commit(_ offsets: [CommittedOffset], timeoutMs: Int = 5000) throws(KafkaError) {
         guard !offsets.isEmpty else { return }
+        if let fatalError { throw fatalError }
         let list = PartitionList(offsets)
         let deadline = Deadline(afterMs: timeoutMs)
         let raw = try unsafe handle.raw
@@ -43,6 +45,7 @@ extension Consumer {
         }
         defer { unsafe rd_kafka_event_destroy(event) }
         let failure = unsafe rd_kafka_event_error(event)
+        noteFencing(failure, place: "commit")
         if failure != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError(failure, place: "commit") }
         guard let results = unsafe rd_kafka_event_topic_partition_list(event) else { return }
         for entry in unsafe PartitionList.entries(of: results) where entry.error != RD_KAFKA_RESP_ERR_NO_ERROR {

@@ -52,6 +52,9 @@ public struct KafkaError: Error, Sendable, Equatable, CustomStringConvertible {
     public let isFatal: Bool
     public let isRetriable: Bool
 
+    /// Another process has joined the group under this one's name (`ConsumerOptions.groupInstanceID`).
+    public var isNameTaken: Bool { isFatal && rawCode == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID.rawValue }
+
     public var description: String {
         "\(place): \(message) (\(rawName)\(isFatal ? ", fatal" : "")\(isRetriable ? ", may be retried" : ""))"
     }

@@ -37,6 +37,8 @@ enum ExitCode: Int32 {
     /// CDC stopped because its slot was lost and `--resnapshot never` forbids to start over, or because the database is
     /// older than what the topics hold.
     case slotLost = 4
+    /// A stage stopped because another process has joined its group under the same name.
+    case nameTaken = 6
 }
 
 /// A command as it was called.

@@ -43,6 +43,8 @@ public struct DeliveryError: Error, Sendable, CustomStringConvertible {
     public enum Code: String, Sendable {
         case topics
         case kafka
+        /// Another worker has joined the group under this one's name.
+        case nameTaken
         case system
     }
 
@@ -53,6 +55,8 @@ public struct DeliveryError: Error, Sendable, CustomStringConvertible {
         self.code = code
         self.message = message
     }
+
+    init(_ error: KafkaError) { self.init(error.isNameTaken ? .nameTaken : .kafka, "\(error)") }
 
     public var description: String { message }
 }

@@ -342,8 +342,8 @@ final class DeliveryRunner {
 
     /// A consumer's client goes on trying by itself unless it is beyond repair.
     func noteTrouble(_ error: KafkaError) {
-        configuration.log.warning("log", ["error": .string("\(error)")])
-        if error.isFatal { fail(DeliveryError(.kafka, "\(error)")) }
+        if !error.isFatal { configuration.log.warning("log", ["error": .string("\(error)")]) }
+        if error.isFatal { fail(DeliveryError(error)) }
     }
 
     private func assigned(_ partitions: [Int32]) {

@@ -141,7 +141,10 @@ final class JoinWorker {
 
     /// Commits what can be committed and leaves the group.
     func finish() throws {
-        if let failure { throw failure }
+        if let failure {
+            metrics.member.set(0)
+            throw failure
+        }
         if wasInterrupted {
             log.warning("stopped while the log takes nothing; what is not committed will be worked through again")
             return

@@ -24,6 +24,8 @@ public struct HistoryConfiguration: Sendable {
     /// A record waits at most so long for others to share its transaction with, when they keep coming.
     public var lingerMs = 20
     public var groupInstanceID: String?
+    /// Whether a named process keeps its partitions when it is stopped, for one of its name that is started soon.
+    public var keepsPartitions = false
     /// Stop when all that was there at the start is stored (`fanout history rebuild`).
     public var stopsAtEnd = false
 

@@ -120,7 +120,11 @@ final class HistorySink {
     private func finish() {
         rejects.close()
         probe.close()
-        consumer.close(deadlineMs: 5000)
+        if configuration.keepsPartitions {
+            consumer.close(deadlineMs: 5000)
+        } else if let error = consumer.closeForGood(deadlineMs: 5000) {
+            log.warning("others get the partitions only when the session times out", ["why": "\(error)"])
+        }
     }
 
     // MARK: Taking

@@ -29,6 +29,23 @@ extension Admin {
         }
     }
 
+    /// All settings of one resource.
+    func configs(
+        of name: String, _ type: rd_kafka_ResourceType_t, timeoutMs: Int
+    ) throws(KafkaError) -> [TopicConfig] {
+        let call = try AdminCall(
+            self, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeoutMs: timeoutMs, place: "describe configs")
+        var request = unsafe rd_kafka_ConfigResource_new(type, name)
+        defer { unsafe rd_kafka_ConfigResource_destroy(request) }
+        unsafe rd_kafka_DescribeConfigs(handle.raw, &request, 1, call.options, call.queue)
+        return try unsafe call.answer { event throws(KafkaError) in
+            var count = 0
+            let results = unsafe rd_kafka_DescribeConfigs_result_resources(
+                rd_kafka_event_DescribeConfigs_result(event), &count)
+            return try unsafe outcomes(results, count).first?.1.get() ?? []
+        }
+    }
+
     /// Changes some settings of a topic and leaves its others as they are.
     ///
     /// librdkafka 2.0.2 can only replace all settings of a topic at once, so those set before are read and sent again.

@@ -322,8 +322,42 @@ public final class Consumer {
 
     // MARK: End
 
-    /// Leaves the group and ends, waiting no longer than `deadlineMs`: a broker which does not answer cannot hold up a
-    /// shutdown. Commit before. Answers false if the deadline came first; the group then notices by its session timeout.
+    /// Takes a static member that has unsubscribed, or is closed, out of its group; others are out by that already. Answers
+    /// why it could not: then the group gives its partitions to others when its session times out.
+    private func depart(_ member: String?, _ deadline: Deadline) -> KafkaError? {
+        guard let group = options.groupID, let instance = options.groupInstanceID, let member, fatalError == nil else {
+            return nil
+        }
+        return GroupDeparture(group: group, member: member, instance: instance).run(configuration, deadline: deadline)
+    }
+
+    private var memberID: String? {
+        guard let library, let text = unsafe rd_kafka_memberid(library.raw) else { return nil }
+        defer { unsafe rd_kafka_mem_free(library.raw, text) }
+        return unsafe text.pointee == 0 ? nil : String(cString: text)
+    }
+
+    /// Leaves the group for now: what it had given is taken away by `ConsumerEvent.revoked`, and others get it at once.
+    /// Answers why they will not before the member's session times out.
+    public func leave(deadlineMs: Int) throws(KafkaError) -> KafkaError? {
+        let member = memberID
+        try unsubscribe()
+        return depart(member, Deadline(afterMs: deadlineMs))
+    }
+
+    /// Ends for good: the group gives the partitions to others at once, also those of a static member, which would else be
+    /// waited for. Commit before. Answers why it does not.
+    public func closeForGood(deadlineMs: Int) -> KafkaError? {
+        let deadline = Deadline(afterMs: deadlineMs)
+        let member = isClosed ? nil : memberID
+        let wasFenced = fatalError != nil
+        close(deadlineMs: deadlineMs)
+        return wasFenced ? nil : depart(member, deadline)
+    }
+
+    /// Leaves the group, unless as a static member, and ends, waiting no longer than `deadlineMs`: a broker which does not
+    /// answer cannot hold up a shutdown. Commit before. Answers false if the deadline came first; the group then notices
+    /// by its session timeout.
     @discardableResult
     public func close(deadlineMs: Int) -> Bool {
         guard !isClosed else { return true }

@@ -80,5 +80,13 @@ extension Option {
     static let postgres = Option(
         "postgres", .string("URL"), "the database, e.g. postgres://user@host/fanout", isSecret: true)
 
+    static let sessionTimeout = Option(
+        "session-timeout", .duration,
+        "others take over when this process is silent for so long; without it 3s, or what the brokers allow at least")
+
+    static let keepPartitions = Option(
+        "keep-partitions", .flag,
+        "when stopped, keep the partitions for a process of the same name that is started within the session timeout")
+
     static let metrics = Option("metrics", .address, "serve /metrics, /healthz and /readyz here")
 }

@@ -22,7 +22,10 @@ public struct DeliveryConfiguration: Sendable {
     public var presenceGraceMs: Int64 = 25_000
     public var pushWindowMs: Int64 = 1_000
     public var hearingMs: Int64 = 3_000
-    public var sessionTimeoutMs = 10_000
+    /// As short as the brokers allow, down to `ConsumerOptions.sessionTimeoutMsWanted`, if it is not said.
+    public var sessionTimeoutMs: Int?
+    /// Whether a static member keeps its partitions when it is stopped, for one of its name that is started soon.
+    public var keepsPartitions = false
     public var log = Log.none
     public var metrics = Metrics()
     public var clock: any Clock

@@ -24,6 +24,7 @@ final class DeliveryRunner {
     private var gate: GroupGate
     /// The group has said which partitions are ours, which may be none.
     private var isMember = false
+    private var isClosing = false
     /// What was last said of chat servers that cannot be reached.
     private var toldTrouble: (text: String, atMs: Int64)?
 
@@ -86,8 +87,9 @@ final class DeliveryRunner {
 
             var options = ConsumerOptions(groupID: names.group("delivery"))
             if configuration.isMemberStatic { options.groupInstanceID = configuration.name }
-            options.sessionTimeoutMs = configuration.sessionTimeoutMs
-            options.heartbeatIntervalMs = max(100, configuration.sessionTimeoutMs / 5)
+            options.setSessionTimeout(configuration.sessionTimeoutMs, configuration.kafka) { line in
+                configuration.log.warning("kafka", ["message": .string(line.message)])
+            }
             options.reportsEndOfPartition = true
             consumer = try Consumer(configuration.kafka, options)
             directory = try InstanceDirectory(configuration)
@@ -131,20 +133,32 @@ final class DeliveryRunner {
         loop.stop()
     }
 
-    /// Leaves in good order: what is acknowledged is committed, links are told, the group is left.
+    /// Leaves in good order: what is acknowledged is committed, links are told, the group is left; only then what nobody
+    /// waits for.
     func close() {
+        isClosing = true
         commitNow(worker.owned)
         worker.stop(nowMs: nowMs)
         finishTurn()
         loop.runOnce(timeoutMs: 0)
-        cursors?.close(worker.cursors.takeAll())
         wake?.cancel()
+        if configuration.keepsPartitions {
+            consumer.close(deadlineMs: 3_000)
+        } else {
+            noteDeparture(consumer.closeForGood(deadlineMs: 3_000))
+        }
+        cursors?.close(worker.cursors.takeAll())
         directory.close()
         presence.close()
-        consumer.close(deadlineMs: 3_000)
         output.close()
         probe.close()
         partitions.failed("stopped")
+    }
+
+    private func noteDeparture(_ error: KafkaError?) {
+        guard let error else { return }
+        configuration.log.warning(
+            "others get the partitions only when the session times out", ["why": .string("\(error)")])
     }
 
     private func scheduleTick() {
@@ -180,7 +194,7 @@ final class DeliveryRunner {
         }
         output.produce(from: worker, nowMs: nowMs)
         for (number, connection) in connections { write(number, connection) }
-        if !gate.isIn { passGate() }
+        if !gate.isIn, !isClosing { passGate() }
         resumeReading()
     }
 
@@ -197,7 +211,8 @@ final class DeliveryRunner {
                 case .leave:
                     counters.left.add()
                     configuration.log.warning("leaving the group", ["why": .string(reach.trouble ?? "")])
-                    try consumer.unsubscribe()
+                    commitNow(worker.owned)
+                    noteDeparture(try consumer.leave(deadlineMs: 1_000))
                 case nil: break
                 }
             } catch {
@@ -375,7 +390,8 @@ final class DeliveryRunner {
 
     private func revoked(_ partitions: [Int32], lost: Bool) {
         isMember = false
-        if !lost { commitNow(partitions) }
+        // Who leaves by itself has committed before.
+        if !lost, gate.isIn { commitNow(partitions) }
         for partition in partitions {
             worker.disown(partition)
             takeBacklog(partition) { _ in }

@@ -42,6 +42,11 @@ final class Cluster {
         }
     }
 
+    /// Where to begin; nil where only librdkafka can.
+    static func addresses(of configuration: KafkaConfiguration) -> [(host: String, port: Int)]? {
+        serves(configuration) ? addresses(configuration.bootstrapServers) : nil
+    }
+
     /// `host:port,…`; nil if it is anything else that librdkafka may understand.
     private static func addresses(_ list: String) -> [(host: String, port: Int)]? {
         var found: [(host: String, port: Int)] = []

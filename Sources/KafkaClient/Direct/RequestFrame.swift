@@ -7,6 +7,8 @@ enum KafkaAPI: Int16, CaseIterable {
     case fetch = 1
     case listOffsets = 2
     case metadata = 3
+    case findCoordinator = 10
+    case leaveGroup = 13
     case apiVersions = 18
     case initProducerID = 22
 
@@ -17,6 +19,8 @@ enum KafkaAPI: Int16, CaseIterable {
         case .fetch: 10
         case .listOffsets: 2
         case .metadata: 4
+        case .findCoordinator: 1
+        case .leaveGroup: 3
         case .apiVersions: 0
         case .initProducerID: 1
         }
@@ -29,7 +33,9 @@ enum KafkaAPI: Int16, CaseIterable {
         // Before it, a broker does not give what is compressed with zstd.
         case .fetch: 10
         case .listOffsets: 2
-        case .metadata: 1
+        case .metadata, .findCoordinator: 1
+        // Before it, a static member cannot be named.
+        case .leaveGroup: 3
         case .apiVersions, .initProducerID: 0
         }
     }

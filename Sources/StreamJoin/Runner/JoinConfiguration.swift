@@ -9,7 +9,10 @@ public struct JoinConfiguration: Sendable {
     public var limits = JoinSetup.Limits()
     /// This process's name in the group: after a restart within the session timeout it gets its partitions back at once.
     public var instance: String?
-    public var sessionTimeoutMs = 10_000
+    /// As short as the brokers allow, down to `ConsumerOptions.sessionTimeoutMsWanted`, if it is not said.
+    public var sessionTimeoutMs: Int?
+    /// Whether a named process keeps its partitions when it is stopped, for one of its name that is started soon.
+    public var keepsPartitions = false
     /// Keep the membership of the other processes' partitions too: taking one over then reads almost nothing.
     public var isStandby = false
     public var commitIntervalMs = 100

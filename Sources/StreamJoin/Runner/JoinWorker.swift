@@ -103,8 +103,7 @@ final class JoinWorker {
 
         var options = ConsumerOptions(groupID: names.group("join"))
         options.groupInstanceID = configuration.instance
-        options.sessionTimeoutMs = configuration.sessionTimeoutMs
-        options.heartbeatIntervalMs = max(100, configuration.sessionTimeoutMs / 4)
+        options.setSessionTimeout(configuration.sessionTimeoutMs, configuration.kafka, log: kafkaLog)
         options.fetchWaitMs = 100
         consumer = try Consumer(configuration.kafka, options, log: kafkaLog)
         topics = (
@@ -150,6 +149,12 @@ final class JoinWorker {
             return
         }
         try release(isLost: false)
+        registrations.forEach { $0.cancel() }
+        if configuration.keepsPartitions {
+            consumer.close(deadlineMs: 5000)
+        } else if let error = consumer.closeForGood(deadlineMs: 5000) {
+            log.warning("others get the partitions only when the session times out", ["why": "\(error)"])
+        }
         producer.close(deadlineMs: producer.inFlight == 0 ? 5000 : 0) { _ in }
         saveLastCheckpoint()
     }

@@ -22,6 +22,7 @@ extension Command {
             Option("window-age", .duration, "and for how long", standard: "15m"),
             Option("presence-grace", .duration, "how long a user may be away and count as online", standard: "25s"),
             Option("push-window", .duration, "how long pushes for one user and chat are gathered", standard: "1s"),
+            .sessionTimeout, .keepPartitions,
             .metrics,
         ],
         run: { invocation in
@@ -41,6 +42,8 @@ extension Command {
                 options.durationMs("presence-grace").map(Int64.init) ?? configuration.presenceGraceMs
             configuration.pushWindowMs =
                 options.durationMs("push-window").map(Int64.init) ?? configuration.pushWindowMs
+            configuration.sessionTimeoutMs = options.durationMs(Option.sessionTimeout.name)
+            configuration.keepsPartitions = options.flag(Option.keepPartitions.name)
             configuration.log = invocation.log
             configuration.metrics = invocation.metrics
             let stage = DeliveryStage(configuration)

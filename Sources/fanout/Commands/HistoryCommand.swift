@@ -19,6 +19,7 @@ extension Command {
             Option("batch", .integer(1...1_000_000), "records in one transaction, at most", standard: "20000"),
             Option(
                 "instance", .string("NAME"), "a stable name of this process: a quick restart moves no partitions"),
+            .keepPartitions,
         ],
         run: { invocation in
             let options = invocation.options
@@ -28,6 +29,7 @@ extension Command {
             configuration.retentionDays = options.integer("retention-days") ?? configuration.retentionDays
             configuration.batchRecordsMax = options.integer("batch") ?? configuration.batchRecordsMax
             configuration.groupInstanceID = options.string("instance")
+            configuration.keepsPartitions = options.flag(Option.keepPartitions.name)
             switch invocation.operands {
             case []: break
             case ["rebuild"]:

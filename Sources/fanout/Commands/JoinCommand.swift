@@ -23,9 +23,7 @@ extension Command {
                 "dedupe-window", .integer(1...10_000_000), "messages of a partition in which repeats are recognised",
                 standard: "65536"),
             Option("hold-limit", .duration, "refuse a message whose membership is not known by then", standard: "30s"),
-            Option(
-                "session-timeout", .duration, "others take over when this process is silent for so long",
-                standard: "10s"),
+            .sessionTimeout, .keepPartitions,
         ],
         run: { invocation in
             let options = invocation.options
@@ -39,8 +37,8 @@ extension Command {
             configuration.limits.recentMessages =
                 options.integer("dedupe-window") ?? configuration.limits.recentMessages
             configuration.limits.holdMaxMs = options.durationMs("hold-limit") ?? configuration.limits.holdMaxMs
-            configuration.sessionTimeoutMs =
-                options.durationMs("session-timeout") ?? configuration.sessionTimeoutMs
+            configuration.sessionTimeoutMs = options.durationMs(Option.sessionTimeout.name)
+            configuration.keepsPartitions = options.flag(Option.keepPartitions.name)
             let runner = JoinRunner(
                 configuration, log: invocation.log, metrics: invocation.metrics, clock: invocation.clock)
             return try invocation.runStage(

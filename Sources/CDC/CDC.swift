@@ -31,7 +31,7 @@ public final class CDC: Sendable {
         conditions = CDCHealth(health)
     }
 
-    /// Whether changes are streamed, or this is the standby of a process that does.
+    /// Whether changes of every table are followed, or this is the standby of a process that does.
     public var isReady: Bool { health.look().isReady }
 
     /// Asks `run` to end; from any thread.
@@ -113,7 +113,7 @@ public final class CDC: Sendable {
         if isStopped { return }
         let hasSlot = try database.slot(configuration.slot) != nil
         try database.check(
-            publication: configuration.publication, routes: configuration.routes, needsSlot: !hasSlot)
+            publication: configuration.publication, tables: configuration.routes.map(\.name), needsSlot: !hasSlot)
         let session = try Session(
             configuration, database, log: log, clock: clock, metrics: metrics, conditions, loop: loop,
             isStopped: { [unowned self] in isStopped })

@@ -1,6 +1,7 @@
 import PostgresClient
 import TestSupport
 import Testing
+import Wire
 
 @testable import CDC
 
@@ -82,6 +83,8 @@ import Testing
                 SnapshotFilter(from: "c", snapshot: TransactionSnapshot("5:5:")!, until: LSN(10)),
             ])
         (state.databaseID, state.timeline, state.atMs) = (5, 3, 1_764_534_692_000)
+        state.marks = ["0000abcd", "zzzzzzzz"]
+        state.putAside(Aside(topic: "a", table: "public.t", since: LSN(7), reason: "no \"key\""))
         #expect(StoredState(text: state.text) == state)
         for bad in ["", "{}", "[]", #"{"system":"1","slot":"s"}"#, #"{"system":"1","slot":"s","lsn":"x"}"#] {
             #expect(StoredState(text: bad) == nil)
@@ -193,6 +196,53 @@ import Testing
         #expect(StoredState(text: state.text) == state)
         state.note(SnapshotFilter(from: topics[1], through: topics[1], snapshot: snapshot, until: LSN(1 << 51)))
         #expect(!state.fits, "what does not fit is known before it is sent")
+    }
+
+    @Test func `what is put aside is remembered until it is read, and its reasons only while there is room`() throws {
+        var state = StoredState(systemID: "1", slot: "s", position: LSN(1))
+        state.marks = []
+        let topics = (0..<30).map { "shop.a-topic-with-a-long-name.\($0)" }
+        for topic in topics {
+            let reason = String(repeating: "ü", count: 500)
+            state.putAside(Aside(topic: topic, table: "public.a_table", since: LSN(1 << 40), reason: reason))
+            #expect(state.fits)
+        }
+        #expect(state.aside.map(\.topic) == topics && state.aside[0].reason.isEmpty)
+        let note = try SlotNote(decoding: state.text.utf8.span)
+        #expect(note.aside.map(\.topic) == topics && note.aside[3].position == "100/0")
+        state.marks = ["former00", "others00"]
+        state.takeBack(topics[0], [topics[0]: "0000abcd", "another": "others00"])
+        #expect(state.aside.map(\.topic) == Array(topics.dropFirst()) && state.marks == ["0000abcd", "others00"])
+    }
+
+    @Test func `a topic's mark is another when one of its tables is`() {
+        let route = TableRoute(table: "t", topic: "topic", key: ["a", "b"])
+        func mark(_ topic: String, _ route: TableRoute, _ text: String) -> String {
+            TableIdentity.mark(topic, [(route, TableIdentity(tableID: 1, text: text))])
+        }
+        let first = mark("topic", route, "1/t2/a 23")
+        #expect(first.utf8.count == 8 && mark("topic", route, "1/t2/a 23") == first)
+        var other = route
+        other.key = ["ab"]
+        var marks = [first, mark("topi", route, "1/t2/a 23"), mark("topic", route, "1/t3/a 23")]
+        marks.append(mark("topic", other, "1/t2/a 23"))
+        for number in 0..<10_000 { marks.append(mark("topic", route, "\(number)")) }
+        #expect(Set(marks).count == marks.count)
+    }
+
+    @Test func `a key that no row can have any more is told from one whose row may be there`() {
+        func read(_ key: String, _ kinds: [ColumnKind]) -> GoneSearch.Key {
+            GoneSearch.read(key.utf8.span, Array(["a", "b"].prefix(kinds.count)), kinds)
+        }
+        #expect(read(#"{"a":1,"b":"x"}"#, [.integer, .text]) == .columns(["1", "x"]))
+        #expect(
+            read(#"{"a":true}"#, [.bool]) == .columns(["true"]) && read(#"{"a":"NaN"}"#, [.float]) == .columns(["NaN"]))
+        for (key, kinds) in [
+            (#"{"a":1}"#, [ColumnKind.text]), (#"{"a":"1"}"#, [.integer]), (#"{"a":1}"#, [.bool]),
+            (#"{"a":true}"#, [.text]),
+            (#"{"z":1}"#, [.integer]), (#"{"a":1,"z":1}"#, [.integer]), (#"{"a":1}"#, [.integer, .integer]),
+        ] { #expect(read(key, kinds) == .former, "\(key)") }
+        for key in ["", "[]", "{", #"{"a":null}"#] { #expect(read(key, [.integer]) == .unknown, "\(key)") }
     }
 
     @Test func `of a topic whose reading was interrupted every table is read again`() {

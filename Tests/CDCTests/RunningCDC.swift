@@ -43,6 +43,8 @@ final class RunningCDC {
 
     deinit { stop() }
 
+    var isReady: Bool { cdc.isReady }
+
     var text: String { lines.all.withLock { $0.joined() } }
 
     func waitFor(_ wanted: String, seconds: Double = 30) -> Bool {

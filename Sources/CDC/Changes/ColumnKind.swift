@@ -14,6 +14,14 @@ enum ColumnKind: UInt8, Sendable {
     case plain
     case text
 
+    /// Whether a key has it in quotes, always.
+    var isTextInKey: Bool {
+        switch self {
+        case .bool, .integer, .float: false
+        case .timestamp, .bytes, .plain, .text: true
+        }
+    }
+
     init(type: UInt32) {
         switch type {
         case PostgresType.bool: self = .bool

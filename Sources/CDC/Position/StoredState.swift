@@ -24,12 +24,20 @@ struct StoredState: Equatable {
     /// Topics that were read by a later snapshot than the position: what this already showed is skipped.
     var filters: [SnapshotFilter] = []
 
+    /// Topics that are not written for the time being.
+    var aside: [Aside] = []
+    /// The marks of the topics that are known to hold what their tables held at the position; nil in what versions before
+    /// these have stored.
+    var marks: Set<String>?
+
     /// What Kafka takes as the metadata of an offset, unless told otherwise (`offset.metadata.max.bytes`).
     static let bytesMax = 4096
 
-    enum Field: String, CaseIterable { case system, database, timeline, slot, lsn, at, unread, filters }
+    enum Field: String, CaseIterable { case system, database, timeline, slot, lsn, at, unread, filters, aside, marks }
+    enum AsideField: String, CaseIterable { case topic, table, lsn, why }
     enum FilterField: String, CaseIterable { case from, through, snapshot, until }
     private static let fields = JSONFields<Field>()
+    private static let asideFields = JSONFields<AsideField>()
     private static let filterFields = JSONFields<FilterField>()
 
     var text: String {
@@ -55,6 +63,20 @@ struct StoredState: Equatable {
                     }
                 }
             }
+            if !aside.isEmpty {
+                $0.name("aside")
+                $0.array { json in
+                    for aside in aside {
+                        json.object {
+                            $0.field("topic", aside.topic)
+                            $0.field("table", aside.table)
+                            $0.field("lsn", aside.since.description)
+                            if !aside.reason.isEmpty { $0.field("why", aside.reason) }
+                        }
+                    }
+                }
+            }
+            if let marks { $0.field("marks", marks.sorted().joined(separator: " ")) }
         }
         return String(decoding: json.bytes, as: UTF8.self)
     }
@@ -80,6 +102,21 @@ struct StoredState: Equatable {
         filters.append(filter)
     }
 
+    mutating func putAside(_ new: Aside) {
+        aside.removeAll { $0.topic == new.topic }
+        aside.append(new)
+        // The log has told why.
+        if !fits { for index in aside.indices { aside[index].reason = "" } }
+    }
+
+    /// A topic has been read whole, with the marks that all topics have now. Former ones are forgotten: a table that becomes
+    /// again what it once was has missed what came between.
+    mutating func takeBack(_ topic: String, _ present: [String: String]) {
+        aside.removeAll { $0.topic == topic }
+        marks = marks?.intersection(present.values)
+        if let mark = present[topic] { marks?.insert(mark) }
+    }
+
     var fits: Bool { text.utf8.count <= Self.bytesMax }
 
     init?(text: String) {
@@ -98,6 +135,8 @@ struct StoredState: Equatable {
         var atMs: Int64?
         var unreadFrom: String?
         var filters: [SnapshotFilter] = []
+        var aside: [Aside] = []
+        var marks: Set<String>?
         try reader.beginObject()
         while let name = try reader.nextField() {
             switch Self.fields.find(name, in: bytes) {
@@ -129,6 +168,10 @@ struct StoredState: Equatable {
                     }
                     filters.append(filter)
                 }
+            case .aside:
+                try reader.beginArray()
+                while try reader.nextElement() { aside.append(try Self.aside(&reader, bytes)) }
+            case .marks: marks = Set(try reader.readText().split(separator: " ").map(String.init))
             case nil: try reader.skipValue()
             }
         }
@@ -136,6 +179,24 @@ struct StoredState: Equatable {
         guard let system, let slot, let position else { throw JSONError(.missingField, at: bytes.count) }
         self.init(systemID: system, slot: slot, position: position, unreadFrom: unreadFrom, filters: filters)
         (self.databaseID, self.timeline, self.atMs) = (databaseID, timeline, atMs)
+        (self.aside, self.marks) = (aside, marks)
+    }
+}
+
+extension StoredState {
+    private static func aside(_ reader: inout JSONReader, _ bytes: Span<UInt8>) throws(JSONError) -> Aside {
+        var aside = Aside(topic: "", table: "", since: .zero, reason: "")
+        try reader.beginObject()
+        while let name = try reader.nextField() {
+            switch asideFields.find(name, in: bytes) {
+            case .topic: aside.topic = try reader.readText()
+            case .table: aside.table = try reader.readText()
+            case .lsn: aside.since = LSN(try reader.readText()) ?? .zero
+            case .why: aside.reason = try reader.readText()
+            case nil: try reader.skipValue()
+            }
+        }
+        return aside
     }
 }
 

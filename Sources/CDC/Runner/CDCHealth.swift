@@ -5,6 +5,7 @@ struct CDCHealth: Sendable {
     /// Changes come from Postgres, or this is the standby of a process to which they come.
     let stream: Health.Condition
     let output: Health.Condition
+    private let tables: Health.Condition
     let thread: Health.Condition
 
     static let isStarting = "changes are not streamed yet"
@@ -14,7 +15,14 @@ struct CDCHealth: Sendable {
     init(_ health: Health) {
         stream = health.condition("stream", failing: Self.isStarting)
         output = health.condition("output", failing: nil)
+        tables = health.condition("tables", failing: nil)
         thread = health.thread("cdc")
+    }
+
+    /// These topics are not written because a table of theirs cannot be followed.
+    func follows(exceptFor aside: some Collection<String>) {
+        guard !aside.isEmpty else { return tables.met() }
+        tables.failed("put aside: \(aside.sorted().joined(separator: ", "))")
     }
 
     /// Postgres has answered while changes are streamed.

@@ -19,6 +19,8 @@ struct CDCMetrics: Sendable {
     let lastCommitMs: Gauge
     let pending: Gauge
     let spilledBytes: Gauge
+    let topicsAside: Gauge
+    let asideChanges: Counter
 
     init(_ metrics: Metrics) {
         changes = metrics.counter("fanout_cdc_changes_total", "Row changes read from the replication stream.")
@@ -44,6 +46,10 @@ struct CDCMetrics: Sendable {
         ) { Double(lastCommitMs.value) / 1000 }
         spilledBytes = metrics.gauge(
             "fanout_cdc_spilled_bytes", "Transactions under way that are kept on disk until they commit.")
+        topicsAside = metrics.gauge(
+            "fanout_cdc_topics_aside", "Topics that are not written because a table of theirs cannot be followed.")
+        asideChanges = metrics.counter(
+            "fanout_cdc_aside_changes_total", "Changes not written since their topic was put aside.")
         pending = metrics.gauge("fanout_cdc_pending_transactions", "Transactions not fully acknowledged by Kafka.")
     }
 }

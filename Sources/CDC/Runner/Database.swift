@@ -44,7 +44,7 @@ struct Database: ~Copyable {
     // MARK: Set-up
 
     /// Everything that must be so before a slot is made, since one that nobody reads keeps the server's log for ever; the first thing that is not is thrown with what to run.
-    mutating func check(publication: String, routes: [TableRoute], needsSlot: Bool) throws(CDCError) {
+    mutating func check(publication: String, tables: [String], needsSlot: Bool) throws(CDCError) {
         guard connection.serverVersion >= 150_000 else {
             throw CDCError(.setup, "Postgres is of version \(connection.serverVersion / 10_000); 15 or newer is needed")
         }
@@ -91,46 +91,54 @@ struct Database: ~Copyable {
                 hint: publication == "fanout"
                     ? "fanout db migrate"
                     : "CREATE PUBLICATION \(SQL.identifier(publication)) FOR TABLE "
-                        + routes.map(\.name).joined(separator: ", "))
+                        + tables.joined(separator: ", "))
         }
-        for route in routes {
-            let found = try ask(
-                "look for \(route.name)",
-                """
-                SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                        WHERE n.nspname = $1 AND c.relname = $2),
-                    EXISTS (SELECT 1 FROM pg_publication_tables
-                        WHERE pubname = $3 AND schemaname = $1 AND tablename = $2),
-                    (SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
-                        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                        WHERE n.nspname = $1 AND c.relname = $2),
-                    (SELECT row_security_active(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                        WHERE n.nspname = $1 AND c.relname = $2), current_user::text
-                """, [.text(route.schema), .text(route.table), .text(publication)])
-            let name = "\(SQL.identifier(route.schema)).\(SQL.identifier(route.table))"
-            let user = SQL.identifier(found.text(0, 4) ?? "?")
-            if found.bool(0, 0) != true {
-                throw CDCError(
-                    .setup, "there is no table \(route.name) in database \(name)",
-                    hint: route.schema == "public" && ["members", "chats", "users"].contains(route.table)
-                        ? "fanout db migrate" : nil)
-            }
-            if found.bool(0, 1) != true {
-                throw CDCError(
-                    .setup, "table \(route.name) is not in publication \(publication)",
-                    hint: "ALTER PUBLICATION \(SQL.identifier(publication)) ADD TABLE \(name)")
-            }
-            if found.bool(0, 2) != true {
-                throw CDCError(
-                    .setup, "role \(found.text(0, 4) ?? "?") may not read table \(route.name)",
-                    hint: "GRANT USAGE ON SCHEMA \(SQL.identifier(route.schema)) TO \(user); "
-                        + "GRANT SELECT ON \(name) TO \(user)")
-            }
-            if found.bool(0, 3) == true {
-                throw CDCError(
-                    .setup, "row security hides rows of \(route.name) from role \(found.text(0, 4) ?? "?")",
-                    hint: "ALTER ROLE \(user) BYPASSRLS")
-            }
+    }
+
+    /// What a table needs to be followed, and to be read whole.
+    mutating func check(_ route: TableRoute, publication: String, reading: Bool = true) throws(CDCError) {
+        let found = try ask(
+            "look for \(route.name)",
+            """
+            SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = $2),
+                EXISTS (SELECT 1 FROM pg_publication_tables
+                    WHERE pubname = $3 AND schemaname = $1 AND tablename = $2),
+                (SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = $2),
+                (SELECT row_security_active(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = $2), current_user::text,
+                EXISTS (SELECT 1 FROM pg_partition_tree(to_regclass(format('%I.%I', $1::text, $2::text))) t
+                    JOIN pg_publication_rel e ON e.prrelid IN (t.relid, t.parentrelid)
+                    JOIN pg_publication p ON p.oid = e.prpubid AND p.pubname = $3 AND NOT p.pubviaroot WHERE NOT t.isleaf)
+            """, [.text(route.schema), .text(route.table), .text(publication)])
+        let quoted = "\(SQL.identifier(route.schema)).\(SQL.identifier(route.table))"
+        let user = SQL.identifier(found.text(0, 4) ?? "?")
+        if found.bool(0, 0) != true {
+            throw CDCError(
+                .setup, "there is no table \(route.name) in database \(name)",
+                hint: route.schema == "public" && ["members", "chats", "users"].contains(route.table)
+                    ? "fanout db migrate" : nil)
+        }
+        if found.bool(0, 1) != true {
+            throw CDCError(
+                .setup, "table \(route.name) is not in publication \(publication)",
+                hint: found.bool(0, 5) == true
+                    ? "ALTER PUBLICATION \(SQL.identifier(publication)) SET (publish_via_partition_root = true)"
+                    : "ALTER PUBLICATION \(SQL.identifier(publication)) ADD TABLE \(quoted)")
+        }
+        guard reading else { return }
+        if found.bool(0, 2) != true {
+            throw CDCError(
+                .setup, "role \(found.text(0, 4) ?? "?") may not read table \(route.name)",
+                hint: "GRANT USAGE ON SCHEMA \(SQL.identifier(route.schema)) TO \(user); "
+                    + "GRANT SELECT ON \(quoted) TO \(user)")
+        }
+        if found.bool(0, 3) == true {
+            throw CDCError(
+                .setup, "row security hides rows of \(route.name) from role \(found.text(0, 4) ?? "?")",
+                hint: "ALTER ROLE \(user) BYPASSRLS")
         }
     }
 
@@ -213,6 +221,44 @@ struct Database: ~Copyable {
     }
 
     // MARK: Tables
+
+    /// What each table is at present; nil for one that is not there or not published. Asks the catalogs alone, which a
+    /// change of the table that is under way does not hold up.
+    mutating func identities(_ routes: [TableRoute], publication: String) throws(CDCError) -> [TableIdentity?] {
+        let rows = try ask(
+            "read what the tables are",
+            """
+            SELECT c.oid, CASE WHEN published.by IS NOT NULL THEN
+                concat_ws('/', c.oid, published.by, key.types, partitions.ids) END
+            FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS r(schema, name, key, n)
+            LEFT JOIN pg_namespace s ON s.nspname = r.schema
+            LEFT JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = r.name
+            LEFT JOIN pg_publication p ON p.pubname = $4 AND (c.relkind <> 'p' OR p.pubviaroot)
+            LEFT JOIN LATERAL (SELECT string_agg(entry, ',' ORDER BY entry) AS by FROM (
+                SELECT 't' || e.oid AS entry FROM pg_publication_rel e WHERE e.prpubid = p.oid
+                    AND (e.prrelid = c.oid OR e.prrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))
+                UNION ALL SELECT 's' || e.oid FROM pg_publication_namespace e
+                    WHERE e.pnpubid = p.oid AND e.pnnspid = c.relnamespace
+                UNION ALL SELECT 'a' || p.oid WHERE p.puballtables) AS entries) AS published ON true
+            LEFT JOIN LATERAL (SELECT string_agg(a.attname || ' ' || a.atttypid, ',' ORDER BY a.attname) AS types
+                FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+                    AND a.attname = ANY (string_to_array(r.key, ','))) AS key ON true
+            LEFT JOIN LATERAL (
+                WITH RECURSIVE below(id) AS (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid
+                    UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN below ON i.inhparent = below.id)
+                SELECT string_agg(id::text, ',' ORDER BY id) AS ids FROM below WHERE c.relkind = 'p'
+            ) AS partitions ON true
+            ORDER BY r.n
+            """,
+            [
+                .texts(routes.map(\.schema)), .texts(routes.map(\.table)),
+                .texts(routes.map { $0.key.joined(separator: ",") }), .text(publication),
+            ])
+        return (0..<rows.rowCount).map { row in
+            guard let id = rows.int(row, 0), let text = rows.text(row, 1) else { return nil }
+            return TableIdentity(tableID: UInt32(truncatingIfNeeded: id), text: text)
+        }
+    }
 
     /// A published table as the stream would describe it, and what of it is published.
     struct Table {

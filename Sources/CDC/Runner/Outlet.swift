@@ -53,6 +53,11 @@ final class Outlet: ChangeSink {
         tag = 0
     }
 
+    /// What was begun ends here, and nothing is confirmed by it.
+    func abandon() {
+        if isTransactionOpen { end(at: .zero) }
+    }
+
     func write(topic: Int, partition: Int32, key: Span<UInt8>, value: Span<UInt8>?) throws(CDCError) {
         while true {
             let result: ProduceResult

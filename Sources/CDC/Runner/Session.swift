@@ -26,6 +26,8 @@ final class Session {
     /// The newest place that the server has told.
     var received = LSN.zero
     let spilled: SpilledTransactions
+    /// Whose changes the stream may still tell under another name.
+    var routesByID: [UInt32: TableRoute] = [:]
     private let slotWatch: SlotWatch
     private var publishedCuts = 0
     private var silence: AcknowledgementWatch
@@ -68,14 +70,12 @@ final class Session {
     // MARK: From start to end
 
     func run() throws(CDCError) {
-        // A key that cannot be is told before a slot is made for it.
-        for route in configuration.routes {
-            _ = try encoder(for: database.table(route, publication: configuration.publication).relation)
-        }
+        // Later on a table that cannot be followed is no reason to stop for the others.
+        if store.current == nil { for route in configuration.routes { try check(route) } }
         let server = try serverFacts()
         let slot = try database.slot(configuration.slot)
         switch StartDecision.decide(stored: store.current, slot: slot, server: server) {
-        case .stream: break
+        case .stream: try lookAtTables()
         case .restored(let reason):
             guard configuration.acceptsRestoredDatabase else {
                 throw CDCError(
@@ -90,6 +90,7 @@ final class Session {
             try snapshot(server, replacing: slot)
         case .refuse(let reason): throw CDCError(foreignSlot: configuration.slot, reason)
         case .resumeSnapshot:
+            try lookAtTables()
             log.info(
                 "resuming the snapshot", ["unread": .init(store.current?.unread(of: outlet.topicNames).count ?? 0)])
             try resumeSnapshot()

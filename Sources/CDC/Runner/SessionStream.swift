@@ -27,7 +27,7 @@ extension Session {
             health.thread.met()
         }
 
-        var stream = StreamState(filters: start.filters)
+        var stream = StreamState(start)
         var lastConfirmNs: UInt64 = 0
         try sendStatus(clock.monotonicNs)
         while !isStopped() {
@@ -48,6 +48,7 @@ extension Session {
                 lastConfirmNs = now
             }
             stream.publish(to: metrics, outlet)
+            health.follows(exceptFor: stream.aside.keys)
             publishCuts()
             metrics.spilledBytes.set(Int(spilled.bytes))
             if isEmpty { loop.runOnce(timeoutMs: configuration.confirmIntervalMs) }
@@ -170,15 +171,15 @@ extension Session {
     private func apply(_ message: PgOutputMessage, _ body: Span<UInt8>, _ stream: inout StreamState) throws(CDCError) {
         switch message {
         case .insert(let relation, let tuple):
-            guard let table = try stream.table(relation) else { return }
+            guard let table = try table(relation, &stream) else { return }
             stream.changes += 1
             try writer.insert(table, tuple, in: body, stream.context, to: outlet)
         case .update(let relation, let old, let tuple):
-            guard let table = try stream.table(relation) else { return }
+            guard let table = try table(relation, &stream) else { return }
             stream.changes += 1
             try writer.update(table, old, tuple, in: body, stream.context, to: outlet)
         case .delete(let relation, let old):
-            guard let table = try stream.table(relation) else { return }
+            guard let table = try table(relation, &stream) else { return }
             stream.changes += 1
             try writer.delete(table, old, in: body, stream.context, to: outlet)
         case .begin(let lsn, let time, let xid): try begin(xid, at: lsn, time, &stream)
@@ -187,16 +188,10 @@ extension Session {
             outlet.end(at: end)
             stream.transactions += 1
         case .relation(let relation):
-            let encoder = try encoder(for: relation)
-            if encoder == nil {
-                log.warning(
-                    "changes of a published table go nowhere: it has no topic",
-                    ["table": "\(relation.schema).\(relation.name)"])
-            }
-            stream.learn(relation.id, encoder)
+            stream.learn(relation.id, try destination(of: relation))
         case .truncate(let relations, _, _):
             for relation in relations {
-                if let table = try stream.table(relation) { try truncate(table, stream.context) }
+                if let table = try table(relation, &stream) { try truncate(table, stream.context) }
             }
         case .message(_, let lsn, let prefix, let content):
             // One that is part of a transaction asks for nothing: in its middle the snapshot would be of another moment.
@@ -205,7 +200,10 @@ extension Session {
                 let order = SnapshotOrder(text: text)
                 if order.isFor(slot: configuration.slot) { try snapshotOnRequest(order, &stream) }
             }
-            if prefix == Heartbeat.prefix, let ms = Int64(text) { stream.heartbeat.passed(lsn, ms) }
+            if prefix == Heartbeat.prefix, let ms = Int64(text) {
+                stream.heartbeat.passed(lsn, ms)
+                if !outlet.isTransactionOpen { try lookAfterTables(&stream) }
+            }
         case .origin, .type, .streamStart, .streamStop, .streamCommit, .streamAbort: break
         }
     }
@@ -245,17 +243,40 @@ struct StreamState {
     var changes = 0
     var transactions = 0
     var filters: [SnapshotFilter]
-    private var tables: [UInt32: TableEncoder?] = [:]
+    /// The topics that are put aside, and how many changes of each were not written.
+    var aside: [String: Int]
+    private(set) var asideChanges = 0
+    var asideLookNs: UInt64 = 0
+    var asideToldNs: UInt64 = 0
+    private var tables: [UInt32: Destination] = [:]
     /// Those whose snapshot shows the present transaction already.
     private var skipping: [SnapshotFilter] = []
     private var lastID: UInt32 = 0
     private var lastTable: TableEncoder?
-    private var published = (changes: 0, transactions: 0, records: 0, bytes: 0)
+    private var published = (changes: 0, transactions: 0, records: 0, bytes: 0, aside: 0)
 
-    init(filters: [SnapshotFilter]) { self.filters = filters }
+    /// Where a table's changes go.
+    enum Destination {
+        case topic(TableEncoder)
+        /// It has no topic, which is to be told.
+        case nowhere(String)
+        case skipped
+        /// It has one, and cannot be followed as the stream describes it.
+        case obstacle(TableRoute, reason: String)
+    }
 
-    mutating func learn(_ id: UInt32, _ table: TableEncoder?) {
-        tables[id] = .some(table)
+    init(_ state: StoredState) {
+        filters = state.filters
+        aside = Dictionary(state.aside.map { ($0.topic, 0) }) { first, _ in first }
+    }
+
+    mutating func learn(_ id: UInt32, _ destination: Destination) {
+        tables[id] = destination
+        lastTable = nil
+    }
+
+    mutating func putAside(_ topic: String) {
+        aside[topic] = 0
         lastTable = nil
     }
 
@@ -266,14 +287,29 @@ struct StreamState {
         lastTable = nil
     }
 
-    /// How to write a table's rows; nil when they go nowhere.
+    /// Where a table's change goes.
     @inline(__always)
-    mutating func table(_ id: UInt32) throws(CDCError) -> TableEncoder? {
-        if let lastTable, lastID == id { return lastTable }
+    mutating func destination(_ id: UInt32) throws(CDCError) -> Destination {
+        if let lastTable, lastID == id { return .topic(lastTable) }
+        return try find(id)
+    }
+
+    private mutating func find(_ id: UInt32) throws(CDCError) -> Destination {
         guard let known = tables[id] else { throw CDCError(.protocol, "a row of a table that was not described") }
-        guard let known, !skipping.contains(where: { $0.covers(known.route.topic) }) else { return nil }
-        lastID = id
-        lastTable = known
+        let topic: String
+        switch known {
+        case .topic(let table): topic = table.route.topic
+        case .obstacle(let route, _): topic = route.topic
+        case .nowhere, .skipped: return known
+        }
+        // First: what a snapshot shows already was not missed, whatever the table looked like then.
+        if skipping.contains(where: { $0.covers(topic) }) { return .skipped }
+        if let count = aside[topic] {
+            aside[topic] = count + 1
+            asideChanges += 1
+            return .skipped
+        }
+        if case .topic(let table) = known { (lastID, lastTable) = (id, table) }
         return known
     }
 
@@ -284,6 +320,8 @@ struct StreamState {
         metrics.bytes.add(outlet.writtenBytes - published.bytes)
         metrics.pending.set(outlet.tracker.pendingCount)
         if context.commitMs > 0 { metrics.lastCommitMs.set(Int(context.commitMs)) }
-        published = (changes, transactions, outlet.writtenCount, outlet.writtenBytes)
+        metrics.asideChanges.add(asideChanges - published.aside)
+        metrics.topicsAside.set(aside.count)
+        published = (changes, transactions, outlet.writtenCount, outlet.writtenBytes, asideChanges)
     }
 }

@@ -49,10 +49,16 @@ struct GoneSearch {
         guard let envelope = try? ChangeEnvelope(decoding: value),
             let index = tables.firstIndex(where: {
                 $0.encoder.route.topic == topic && envelope.table.equals($0.encoder.route.table, in: value)
-            }), let columns = Self.columns(of: key, tables[index].encoder.route.key)
+            })
         else { return }
-        pending[index][entry] = columns
-        if pending[index].count >= Self.batchMax { try settle(index) }
+        let encoder = tables[index].encoder
+        switch Self.read(key, encoder.route.key, encoder.keyColumns.map { encoder.columns[$0].kind }) {
+        case .columns(let columns):
+            pending[index][entry] = columns
+            if pending[index].count >= Self.batchMax { try settle(index) }
+        case .former: try hand(entry, tables[index])
+        case .unknown: break
+        }
     }
 
     mutating func finish() throws(CDCError) {
@@ -63,35 +69,56 @@ struct GoneSearch {
         if pending[index].isEmpty { return }
         let batch = Array(pending[index])
         pending[index].removeAll(keepingCapacity: true)
-        for place in try lookup(batch.map(\.value), tables[index]) {
-            guard handedOut.insert(batch[place].key).inserted else { continue }
-            try found(batch[place].key, tables[index])
-            if handedOut.count >= Self.rememberedMax { handedOut.removeAll(keepingCapacity: true) }
-        }
+        for place in try lookup(batch.map(\.value), tables[index]) { try hand(batch[place].key, tables[index]) }
     }
 
-    /// The key's values as text; nil when it is not a key of these columns, or has a null in it.
-    static func columns(of key: Span<UInt8>, _ names: [String]) -> [String]? {
+    private mutating func hand(_ entry: Entry, _ table: Table) throws(CDCError) {
+        guard handedOut.insert(entry).inserted else { return }
+        try found(entry, table)
+        if handedOut.count >= Self.rememberedMax { handedOut.removeAll(keepingCapacity: true) }
+    }
+
+    enum Key: Equatable {
+        /// Its values, as text.
+        case columns([String])
+        /// Of other columns, or of another type, than the table's key is now: no row will be written under it again.
+        case former
+        /// With a null in it, or no JSON object.
+        case unknown
+    }
+
+    static func read(_ key: Span<UInt8>, _ names: [String], _ kinds: [ColumnKind]) -> Key {
         var values = [String?](repeating: nil, count: names.count)
+        var isFormer = false
+        var hasNull = false
         do throws(JSONError) {
             var reader = JSONReader(key)
             try reader.beginObject()
             while let field = try reader.nextField() {
-                let place = names.firstIndex { field.equals($0, in: key) }
-                switch try reader.peek() {
+                let kind = try reader.peek()
+                guard let place = names.firstIndex(where: { field.equals($0, in: key) }) else {
+                    isFormer = true
+                    _ = try reader.skipValue()
+                    continue
+                }
+                switch kind {
                 case .string:
-                    let text = try reader.readText()
-                    if let place { values[place] = text }
-                case .null: _ = try reader.skipValue()
+                    values[place] = try reader.readText()
+                    if kinds[place] == .integer || kinds[place] == .bool { isFormer = true }
+                case .null:
+                    hasNull = true
+                    _ = try reader.skipValue()
                 default:
-                    let range = try reader.skipValue()
-                    if let place { values[place] = String(showing: key.extracting(range)) }
+                    values[place] = String(showing: key.extracting(try reader.skipValue()))
+                    if kind != (kinds[place] == .bool ? .bool : .number) || kinds[place].isTextInKey { isFormer = true }
                 }
             }
             try reader.finish()
         } catch {
-            return nil
+            return .unknown
         }
-        return values.contains(nil) ? nil : values.compactMap { $0 }
+        if hasNull { return .unknown }
+        let known = values.compactMap { $0 }
+        return isFormer || known.count < names.count ? .former : .columns(known)
     }
 }

@@ -26,6 +26,9 @@ extension Session {
     /// Makes the slot, then reads every table as it was at the slot's first moment.
     func snapshot(_ server: ServerFacts, replacing old: SlotFacts?) throws(CDCError) {
         var maker = try replicationConnection()
+        // Before the slot: a table that becomes another one later is noticed then.
+        let aside = try obstacles(at: server.position, reading: true)
+        let marks = try self.marks()
         let created = try makeSlot(on: &maker, replacing: old)
         hasSlot = true
         guard let name = created.snapshotName else { throw CDCError(.protocol, "the slot came without a snapshot") }
@@ -33,11 +36,16 @@ extension Session {
             systemID: server.systemID, slot: configuration.slot, position: created.consistentPoint,
             unreadFrom: outlet.topicNames.min())
         (state.databaseID, state.timeline) = (server.databaseID, server.timeline)
+        for each in aside {
+            tell(each)
+            state.putAside(each)
+        }
+        state.marks = Set(marks.filter { topic, _ in !aside.contains { $0.topic == topic } }.values)
         try store.store(state, firstPartitionEnd: outlet.firstPartitionEnd)
         try begin(importing: name)
         // The transaction has the snapshot now; the connection that lent it may go.
         _ = consume maker
-        try lock(configuration.routes)
+        _ = try lock(followedRoutes, timeoutMs: 0)
         try readUnread(at: created.consistentPoint)
     }
 
@@ -66,7 +74,7 @@ extension Session {
     func resumeSnapshot() throws(CDCError) {
         guard var state = store.current, var first = state.unreadFrom else { return }
         hasSlot = true
-        let (snapshot, now) = try beginPresent(locking: configuration.routes)
+        guard let (snapshot, now) = try beginPresent(locking: followedRoutes, timeoutMs: 0) else { return }
         state.note(SnapshotFilter(from: first, snapshot: snapshot, until: now))
         if !state.fits, let start = outlet.topicNames.min() {
             // So many interruptions are not remembered: this snapshot takes the place of them all.
@@ -89,25 +97,57 @@ extension Session {
             log.warning("a snapshot was asked for of a table that has no topic", ["table": "\(order.table)"])
             return try answer(order, .noTopic)
         }
+        do throws(CDCError) {
+            try answer(order, readAgain(route.topic, marks(), &stream))
+        } catch {
+            guard try giveUpReading(error) else { throw error }
+            log.warning("a table that was asked for cannot be read", ["table": "\(order.table)", "error": "\(error)"])
+            try answer(order, .failed)
+        }
+    }
+
+    /// Reads the tables of a topic as they are now; it is not aside any more then.
+    func readAgain(
+        _ topic: String, _ marks: [String: String], _ stream: inout StreamState
+    ) throws(CDCError) -> SnapshotOrder.Outcome {
         // What is on its way must be in the topic when it is searched: the stream will skip a later delete of it that
         // the snapshot shows already.
         try outlet.flush()
-        let routes = configuration.routes.filter { $0.topic == route.topic }
-        let (snapshot, now) = try beginPresent(locking: routes)
-        let filter = SnapshotFilter(from: route.topic, through: route.topic, snapshot: snapshot, until: now)
-        guard var state = store.current else { return }
+        let routes = configuration.routes.filter { $0.topic == topic }
+        guard let (snapshot, now) = try beginPresent(locking: routes, timeoutMs: Self.lockTimeoutMs) else {
+            return .busy
+        }
+        let filter = SnapshotFilter(from: topic, through: topic, snapshot: snapshot, until: now)
+        guard var state = store.current else { return .busy }
         state.note(filter)
         guard state.fits else {
             try endReading()
-            log.warning("too many transactions are under way for a snapshot", ["table": "\(order.table)"])
-            return try answer(order, .busy)
+            log.warning("too many transactions are under way for a snapshot", ["topic": "\(topic)"])
+            return .busy
         }
-        try read(topic: route.topic, at: now)
+        for route in routes { try check(route) }
+        try read(topic: topic, at: now)
         try endReading()
         try outlet.flush()
-        try store.update(firstPartitionEnd: outlet.firstPartitionEnd) { $0.note(filter) }
+        try store.update(firstPartitionEnd: outlet.firstPartitionEnd) {
+            $0.note(filter)
+            if marks[topic] != nil { $0.takeBack(topic, marks) }
+        }
         stream.filters = store.current?.filters ?? []
-        try answer(order, .done)
+        if marks[topic] != nil, let missed = stream.aside.removeValue(forKey: topic) {
+            log.info(
+                "followed again: the topic has been read whole",
+                ["topic": "\(topic)", "changes_not_written": .init(missed)])
+        }
+        return .done
+    }
+
+    /// Whether reading failed on account of the tables alone, so that everything else may go on.
+    func giveUpReading(_ error: CDCError) throws(CDCError) -> Bool {
+        guard error.isFinal, database.connection.isGood else { return false }
+        outlet.abandon()
+        try execute("ROLLBACK")
+        return true
     }
 
     /// Whoever asked learns it before the slot's position passes the request.
@@ -125,11 +165,19 @@ extension Session {
         try execute("SET TRANSACTION SNAPSHOT \(SQL.literal(name))")
     }
 
-    /// A snapshot of this moment, and a place in the log after everything that it shows.
-    private func beginPresent(locking routes: [TableRoute]) throws(CDCError) -> (TransactionSnapshot, LSN) {
+    /// While changes are streamed nobody else's lock is waited for longer: the server would end the stream.
+    private static let lockTimeoutMs = 2_000
+
+    /// A snapshot of this moment, and a place in the log after everything that it shows; nil when a table is locked.
+    private func beginPresent(
+        locking routes: [TableRoute], timeoutMs: Int
+    ) throws(CDCError) -> (TransactionSnapshot, LSN)? {
         try execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         // Before the snapshot: a TRUNCATE between the two would empty the table for it.
-        try lock(routes)
+        guard try lock(routes, timeoutMs: timeoutMs) else {
+            try execute("ROLLBACK")
+            return nil
+        }
         let row = try database.ask(
             "take a snapshot", "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text")
         guard let snapshot = row.text(0, 0).flatMap({ TransactionSnapshot($0) }),
@@ -139,9 +187,17 @@ extension Session {
     }
 
     /// All at once, so that a TRUNCATE of several waits for us instead of both waiting for one another.
-    private func lock(_ routes: [TableRoute]) throws(CDCError) {
+    private func lock(_ routes: [TableRoute], timeoutMs: Int) throws(CDCError) -> Bool {
+        if routes.isEmpty { return true }
         let tables = routes.map { "\(SQL.identifier($0.schema)).\(SQL.identifier($0.table))" }
-        try execute("LOCK TABLE \(tables.joined(separator: ", ")) IN ACCESS SHARE MODE")
+        do throws(PostgresError) {
+            try database.connection.execute("SET LOCAL lock_timeout = \(timeoutMs)")
+            try database.connection.execute("LOCK TABLE \(tables.joined(separator: ", ")) IN ACCESS SHARE MODE")
+            return true
+        } catch {
+            if error.sqlState == "55P03" { return false }
+            throw CDCError(error, "cannot take a snapshot")
+        }
     }
 
     private func endReading() throws(CDCError) { try execute("COMMIT") }
@@ -157,7 +213,8 @@ extension Session {
     // MARK: Reading
 
     private func readUnread(at position: LSN) throws(CDCError) {
-        let topics = store.current?.unread(of: outlet.topicNames) ?? []
+        let aside = Set(store.current?.aside.map(\.topic) ?? [])
+        let topics = (store.current?.unread(of: outlet.topicNames) ?? []).filter { !aside.contains($0) }
         for (index, topic) in topics.enumerated() {
             try read(topic: topic, at: position)
             try outlet.flush()

@@ -28,9 +28,8 @@ public struct SnapshotRequest: Sendable {
         if let owner = facts.owner(otherThan: database.name) { throw CDCError(foreignSlot: slot, owner) }
         let parts = table.split(separator: ".", maxSplits: 1).map(String.init)
         let (schema, name) = parts.count == 2 ? (parts[0], parts[1]) : ("public", table)
-        try database.check(
-            publication: publication, routes: [TableRoute(schema: schema, table: name, topic: "", key: [])],
-            needsSlot: false)
+        try database.check(publication: publication, tables: ["\(schema).\(name)"], needsSlot: false)
+        try database.check(TableRoute(schema: schema, table: name, topic: "", key: []), publication: publication)
         let order = SnapshotOrder(
             slot: slot, token: String(UInt64.random(in: 0 ... .max), radix: 36), table: "\(schema).\(name)")
         _ = try database.ask("listen for the answer", "LISTEN \(SQL.identifier(SnapshotOrder.channel))")
@@ -47,8 +46,11 @@ public struct SnapshotRequest: Sendable {
                 hint: "fanout cdc --table \(table)=TOPIC:KEY in its place")
         case .busy:
             throw CDCError(
-                .transient, "too many transactions are under way to remember a snapshot of this moment; ask again later"
+                .transient,
+                "the table is locked, or too many transactions are under way to remember a snapshot of this moment; ask again later"
             )
+        case .failed:
+            throw CDCError(.setup, "\(order.table) cannot be read at present: the log of fanout cdc says why")
         }
     }
 
@@ -90,7 +92,7 @@ struct SnapshotOrder: Equatable {
     /// The channel of the answers.
     static let channel = "fanout.cdc"
 
-    enum Outcome: String { case done, busy, noTopic = "no_topic" }
+    enum Outcome: String { case done, busy, failed, noTopic = "no_topic" }
 
     /// Whose reader is asked: all slots of the database see the request. Nil when it is every reader's.
     var slot: String?

@@ -17,6 +17,9 @@ extension Command {
             they go, --table orders=shop.orders:order_id or --table shop.orders=shop.orders:customer_id,order_id@customer_id:
             the topic, the key's columns, and the one of them by which the partition is chosen (else the first).
 
+            A table that cannot be followed after a change of its shape stops no other: its topic is put aside, /readyz is 503,
+            and the topic is read whole when the table can be followed again (docs/cdc-schema-changes.md).
+
             fanout cdc snapshot --table orders    reads one table again, while changes are streamed; done when it returns
 
             Exit status 4: the slot was lost, and --resnapshot never forbids to start over; or the database is older than

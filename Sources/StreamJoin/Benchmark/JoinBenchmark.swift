@@ -193,12 +193,12 @@ public struct JoinBenchmark {
         }
     }
 
-    static func writeChat(_ chat: ChatID, _ transaction: Int, to json: inout JSONWriter) {
+    static func writeChat(_ chat: ChatID, _ transaction: Int, version: Int? = nil, to json: inout JSONWriter) {
         writeEnvelope("chats", transaction, isSnapshot: transaction % 2 == 0, to: &json) { json in
             json.field("chat_id", chat)
             json.field("kind", "group")
             json.field("title", "A chat")
-            json.field("meta_version", 1 + transaction % 1000)
+            json.field("meta_version", version ?? 1 + transaction % 1000)
             json.field("open_history", false)
             json.field("created_at", "2026-01-01 00:00:00.123456+00")
         }

@@ -47,14 +47,8 @@ extension JoinBenchmark {
             for user in users { try load.write(.members, chat, user) { Self.writeMember(chat, user, 1, to: &$0) } }
             try load.write(.members, chat) { Self.writeChat(chat, 1, to: &$0) }
         }
-        let text = [UInt8](("\"" + String(repeating: "x", count: 200) + "\"").utf8)
         for index in 0..<messages {
-            var message = IncomingMessage(
-                id: .random(), chat: chats[index % chats.count], from: senders[index % chats.count],
-                device: .random(), kind: .text, metaVersion: 1)
-            var reader = JSONReader(text.span)
-            message.text = try reader.readString()
-            try load.write(.incoming, message.chat) { message.write(to: &$0, source: text.span) }
+            try load.writeText(to: chats[index % chats.count], from: senders[index % chats.count])
         }
         try load.finish()
 
@@ -79,7 +73,7 @@ extension JoinBenchmark {
     }
 
     /// Runs a join over the load on a thread of its own until the body has measured it.
-    private func joining(_ load: LoggedLoad, _ log: Log, _ body: (JoinRunner, Waiter) throws -> [Row]) throws -> [Row] {
+    func joining(_ load: LoggedLoad, _ log: Log, _ body: (JoinRunner, Waiter) throws -> [Row]) throws -> [Row] {
         let configuration = JoinConfiguration(kafka: load.kafka, names: load.names)
         let runner = JoinRunner(configuration, log: log, metrics: Metrics(), clock: clock)
         let failure = Handover<String?>()
@@ -100,23 +94,27 @@ extension JoinBenchmark {
 }
 
 /// What waits in a log for the join, in topics that are deleted afterwards.
-private final class LoggedLoad {
+final class LoggedLoad {
     let kafka: KafkaConfiguration
     let names = Names(prefix: "bench-\(UInt32.random(in: 0 ... .max)).")
     private let admin: Admin
     private let producer: Producer
     private let topics: [Topic: ProducerTopic]
-    private let chatPartitions: Int32
+    let chatPartitions: Int32
+    let deliveryPartitions: Int32
     private var failed = 0
 
-    init(_ kafka: KafkaConfiguration) throws {
+    init(_ kafka: KafkaConfiguration, lingerMs: Double = 5) throws {
         self.kafka = kafka
         admin = try Admin(kafka)
         let plan = TopicPlan.standard
         _ = try plan.create(admin, names: names)
         chatPartitions = Int32(plan.count(of: .chat))
+        deliveryPartitions = Int32(plan.count(of: .user))
         var options = ProducerOptions()
-        options.lingerMs = 5
+        options.lingerMs = lingerMs
+        // What is made faster than the log takes it waits for the log, and not in memory that is measured.
+        options.queueBytesMax = 8 << 20
         producer = try Producer(kafka, options)
         topics = [.members: try producer.topic(names[.members]), .incoming: try producer.topic(names[.incoming])]
     }
@@ -136,10 +134,27 @@ private final class LoggedLoad {
         }
     }
 
-    func finish() throws {
+    private static let text = [UInt8](("\"" + String(repeating: "x", count: 200) + "\"").utf8)
+
+    /// A message of 200 bytes.
+    func writeText(to chat: ChatID, from user: UserID) throws {
+        var message = IncomingMessage(
+            id: .random(), chat: chat, from: user, device: .random(), kind: .text, metaVersion: 1)
+        var reader = JSONReader(Self.text.span)
+        message.text = try reader.readString()
+        try write(.incoming, chat) { message.write(to: &$0, source: Self.text.span) }
+    }
+
+    func poll() { producer.poll(timeoutMs: 0) { count($0) } }
+
+    func flush() throws {
         _ = producer.flush(deadlineMs: 120_000) { count($0) }
-        producer.close(deadlineMs: 2000) { _ in }
         guard failed == 0 else { throw JoinError(.output, "\(failed) records of the load were not written") }
+    }
+
+    func finish() throws {
+        try flush()
+        producer.close(deadlineMs: 2000) { _ in }
     }
 
     private func count(_ report: DeliveryReport) { failed += report.succeeded ? 0 : 1 }
@@ -151,8 +166,9 @@ private final class LoggedLoad {
 }
 
 /// Lets this thread rest for a tick of a loop of its own.
-private struct Waiter {
+struct Waiter {
     private let loop = try? EventLoop()
 
     func aMoment() { loop?.runOnce(timeoutMs: 5) }
+    func aTick() { loop?.runOnce(timeoutMs: 1) }
 }

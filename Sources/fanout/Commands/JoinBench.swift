@@ -36,6 +36,30 @@ extension BenchRun {
         return .success
     }
 
+    static let importing = BenchRun(
+        name: "import", summary: "memberships by one transaction, while people talk in other chats"
+    ) { invocation in
+        let options = invocation.options
+        let result = try JoinBenchmark(clock: invocation.clock).importing(
+            invocation.kafka(clientID: "fanout-bench"), memberships: options.integer("memberships") ?? 1_000_000,
+            members: options.integer("members") ?? 100, rate: options.integer("rate") ?? 500, log: invocation.log)
+        func row(_ name: String, _ text: String) -> String { "  " + name.padded(to: 40) + text + "\n" }
+        func delay(_ delay: (p50: Double, p99: Double, max: Double)) -> String {
+            "p50 \(fixed(delay.p50)) ms, p99 \(fixed(delay.p99)) ms, max \(fixed(delay.max)) ms"
+        }
+        func mebibytes(_ bytes: Int) -> String { fixed(Double(bytes) / 1_048_576) + " MiB" }
+        var text = "\(result.memberships) memberships in one transaction, told after \(fixed(result.seconds)) s\n"
+        text += row("messages of other chats before", delay(result.quietMs))
+        text += row("meanwhile (\(result.messages))", delay(result.busyMs))
+        text += row("records of chat.deliveries", "\(result.records)")
+        text += row("the table has grown by", mebibytes(result.tableBytes))
+        text += row("resident before", mebibytes(result.residentBefore))
+        text += row("at most", mebibytes(result.residentMax))
+        text += row("after", mebibytes(result.residentAfter))
+        Output.standard(text)
+        return .success
+    }
+
     private static func text(_ rows: [JoinBenchmark.Row], _ table: JoinBenchmark.TableResult) -> String {
         var text = text(rows)
         text += "table".padded(to: 50) + "\(table.memberships)".padded(to: 12, alignedRight: true)

@@ -23,7 +23,8 @@ extension Command {
                 "members", .integer(1...100_000),
                 "load, import: members of each chat, load: each with one device; sockets: idle devices"),
             Option("senders", .integer(1...100_000), "load: members of each chat that send"),
-            Option("rate", .integer(1...10_000_000), "load, import: messages a second over all chats, at scheduled times"),
+            Option(
+                "rate", .integer(1...10_000_000), "load, import: messages a second over all chats, at scheduled times"),
             Option("window", .integer(1...100_000), "load: messages of each chat under way, instead of a rate"),
             Option("text-bytes", .integer(1...10_000), "load: the size of a message's text"),
             Option("messages", .integer(1...1_000_000_000), "kafka, history, storm: how many; push: people to tell"),
@@ -41,7 +42,8 @@ extension Command {
             Option("changes", .integer(1000...100_000_000), "cdc: row changes to catch up with", standard: "1000000"),
             Option("transaction-rows", .integer(1...100_000_000), "cdc: rows of the large transaction (as many)"),
             Option("binary", .flag, "cdc: values in binary"),
-            Option("memberships", .integer(1000...100_000_000), "restore: how many (10000000); import: how many (1000000)"),
+            Option(
+                "memberships", .integer(1000...100_000_000), "restore: how many (10000000); import: how many (1000000)"),
             Option("json", .flag, "print JSON instead of a table"),
         ],
         run: { invocation in
@@ -60,7 +62,8 @@ struct BenchRun: Sendable {
     let run: @Sendable (Invocation) throws -> ExitCode
 
     static let every: [BenchRun] = [
-        all, load, storm, chaos, cdc, join, restore, importing, sockets, loop, kafka, broker, history, delivery, push, lag, json,
+        all, load, storm, chaos, cdc, join, restore, importing, sockets, loop, kafka, broker, history, delivery, push,
+        lag, json,
     ]
 
     private static func target(_ invocation: Invocation) throws -> LoadTarget {

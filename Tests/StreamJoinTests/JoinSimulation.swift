@@ -313,8 +313,10 @@ struct JoinSimulation: ~Copyable {
     mutating func stepWorker(_ worker: inout SimulatedWorker, incomingEnd: Int64) {
         switch Int.random(in: 0..<10, using: &random) {
         case 0..<4: worker.takeMessage(from: incoming, end: incomingEnd, answering: plan.asksPostgres ? database : nil)
-        case 4: worker.takeChange(from: members)
-        case 5 where worker.task.canGoOn && chance(50): worker.goOn()
+        case 4:
+            // No slower than they come: it is a version that never comes that is refused in time.
+            for _ in 0..<Int.random(in: 1...6, using: &random) { worker.takeChange(from: members) }
+        case 5 where worker.task.canGoOn && chance(70): worker.goOn()
         case 5: if chance(70) { worker.takeChange(from: members) } else { worker.takeSignal(from: signals) }
         case 6: worker.closeEpoch()
         case 7:

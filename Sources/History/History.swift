@@ -5,6 +5,7 @@
 //     RejectLog.swift          what cannot be stored, to chat.rejected
 //     PartitionHolders.swift   whom a rebuild waits for
 //     SinkBatch.swift          records on their way into one transaction (a value)
+//     EarlyMarks.swift         marks of readers that are ahead of the messages (a value)
 //     SinkWriter.swift         the transaction
 //     Days.swift               the partitions of `messages`
 public import KafkaClient

@@ -33,6 +33,10 @@ final class HistorySink {
     private var stored: [PartitionKey: SinkBatch.Position] = [:]
     private var pending: [PartitionKey: SinkBatch.Position] = [:]
     private var batch = SinkBatch()
+    private var early = EarlyMarks()
+    private var isHoldingSignals = false
+    /// Of messages: when the end of the partition's log was last seen stored.
+    private var completeMs: [Int32: Int64] = [:]
     /// Records of the batch that cannot be stored.
     private var refusals: [Refusal] = []
     private var batchSinceMs: Int64 = 0
@@ -109,6 +113,7 @@ final class HistorySink {
             if !batch.isEmpty, isFull || nowMs - batchSinceMs >= configuration.lingerMs { try storeBatch() }
             try rejects.poll()
             try upkeep()
+            try holdSignals()
             if let time = tellHoldersAtMs, nowMs >= time { tellHolders() }
             if configuration.stopsAtEnd, isAtEnd() { break }
         }
@@ -147,7 +152,8 @@ final class HistorySink {
                     recordMs: message.timestampMs, nowMs: now, oldestMs: oldestMs, position: &position)
                 : batch.add(
                     signal: message.value, partition: message.partition, offset: message.offset,
-                    recordMs: message.timestampMs, position: &position)
+                    recordMs: message.timestampMs, position: &position,
+                    reachedSeq: reached(message.partition)?.seq ?? -1, early: &early)
             pending[key] = position
             switch outcome {
             case .taken: break
@@ -194,6 +200,8 @@ final class HistorySink {
 
     private func forget() {
         batch.removeAll()
+        early.removeAll()
+        completeMs = [:]
         refusals = []
         pending = [:]
         stored = [:]
@@ -241,6 +249,7 @@ final class HistorySink {
                 PartitionStart(TopicPartition(key.topic, key.partition), at: .offset(stored[key]?.nextOffset ?? 0))
             })
         state = .running
+        isHoldingSignals = false
         stage.counts.postgresUp.set(1)
     }
 
@@ -273,8 +282,14 @@ final class HistorySink {
 
     private func storeBatch() throws {
         let begin = stage.clock.monotonicNs
+        for (reader, reading) in early.take(reached) { batch.add(reading, of: reader) }
         var steps: [PartitionKey: SinkWriter.Step] = [:]
-        for (key, to) in pending {
+        let firsts = early.positions
+        for (key, read) in pending {
+            var to = read
+            if key.topic == signalsName, let first = firsts[key.partition] {
+                to.nextOffset = min(to.nextOffset, first)
+            }
             guard let from = stored[key], from != to else { continue }
             steps[key] = SinkWriter.Step(from: from, to: to, reachedMs: to.lastRecordMs)
         }
@@ -299,7 +314,7 @@ final class HistorySink {
             stage.counts.stored.add(batch.rowCount - (refused.count - refusals.count))
             stage.counts.batches.record(ns: stage.clock.monotonicNs - begin)
             for refusal in refused { count(refusal) }
-            stored = pending
+            for (key, step) in steps { stored[key] = step.to }
             batch.removeAll()
             refusals = []
             backoffMs = Self.backoffMinMs
@@ -308,6 +323,13 @@ final class HistorySink {
                     CommittedOffset(
                         TopicPartition(step.key.topic, step.key.partition), offset: step.value.to.nextOffset)
                 })
+        }
+    }
+
+    /// How far the messages of a partition are stored, when the batch is.
+    private func reached(_ partition: Int32) -> EarlyMarks.Reached? {
+        pending[PartitionKey(topic: messagesName, partition: partition)].map {
+            EarlyMarks.Reached(seq: $0.lastSeq, ms: max($0.lastRecordMs, completeMs[partition] ?? 0))
         }
     }
 
@@ -387,6 +409,14 @@ final class HistorySink {
         try startOverLater()
     }
 
+    /// Reads no signals while too many marks wait for their messages.
+    private func holdSignals() throws(KafkaError) {
+        guard state == .running, early.isFull != isHoldingSignals else { return }
+        isHoldingSignals = early.isFull
+        let partitions = assigned.map { TopicPartition(signalsName, $0) }
+        if isHoldingSignals { try consumer.pause(partitions) } else { try consumer.resume(partitions) }
+    }
+
     // MARK: Upkeep
 
     /// Each second: tell how far the sink is. Each hour: make and drop days.
@@ -394,6 +424,8 @@ final class HistorySink {
         let now = nowMs
         guard state == .running, now - lastUpkeepMs >= Self.upkeepEveryMs else { return }
         lastUpkeepMs = now
+        // Marks that have waited for messages which did not come.
+        if !early.isEmpty, batch.isEmpty { try storeBatch() }
         do throws(PostgresError) {
             try tellHowFar()
             guard now - lastRetentionMs >= Self.retentionEveryMs else { return }
@@ -423,7 +455,9 @@ final class HistorySink {
         var complete: [PartitionKey] = []
         for (key, answer) in zip(keys, answers) {
             guard case .success(let end) = answer else { continue }
-            if let position = stored[key], position.nextOffset >= end { complete.append(key) }
+            guard let position = stored[key], position.nextOffset >= end else { continue }
+            complete.append(key)
+            completeMs[key.partition] = asked
         }
         if complete.count == keys.count { stage.counts.reachedMs.set(Int(asked)) }
         try use { store throws(PostgresError) in

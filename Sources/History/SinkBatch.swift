@@ -48,6 +48,8 @@ struct SinkBatch {
         var readSeq: Int64 = -1
         var deliveredSeq: Int64 = -1
         var partition: Int32
+        /// Nothing above this is there, unless the chat itself has come further.
+        var limitSeq: Int64 = .max
     }
 
     struct Reader: Hashable {
@@ -227,8 +229,11 @@ struct SinkBatch {
     // MARK: Signals
 
     /// Takes a record of `chat.signals`.
+    ///
+    /// - Parameter reachedSeq: the highest that is stored, or in this batch, of the partition's messages.
     mutating func add(
-        signal bytes: Span<UInt8>?, partition: Int32, offset: Int64, recordMs: Int64, position: inout Position
+        signal bytes: Span<UInt8>?, partition: Int32, offset: Int64, recordMs: Int64, position: inout Position,
+        reachedSeq: Int64, early: inout EarlyMarks
     ) -> Outcome {
         recordCount += 1
         position.nextOffset = offset + 1
@@ -241,13 +246,19 @@ struct SinkBatch {
             return .bad("\(error)")
         }
         guard signal.kind != .typing, let seq = signal.seq, seq >= 0 else { return .taken }
-        var reading =
-            readings[Reader(chat: signal.chat, user: signal.from)] ?? Reading(partition: partition)
+        let reader = Reader(chat: signal.chat, user: signal.from)
         // What was read was delivered.
-        reading.deliveredSeq = max(reading.deliveredSeq, seq)
-        if signal.kind == .read { reading.readSeq = max(reading.readSeq, seq) }
-        readings[Reader(chat: signal.chat, user: signal.from)] = reading
+        let reading = Reading(readSeq: signal.kind == .read ? seq : -1, deliveredSeq: seq, partition: partition)
+        if seq > reachedSeq {
+            early.hold(reader, reading, offset: offset, recordMs: recordMs)
+        } else {
+            add(reading, of: reader)
+        }
         return .taken
+    }
+
+    mutating func add(_ reading: Reading, of reader: Reader) {
+        readings[reader, default: Reading(partition: reading.partition)].add(reading)
     }
 }
 

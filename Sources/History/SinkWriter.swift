@@ -244,12 +244,14 @@ enum SinkWriter {
         try postgres.query(
             """
             INSERT INTO read_state AS r (user_id, chat_id, read_seq, read_ts, delivered_seq)
-            SELECT v.reader, v.chat, v.seq,
-                   coalesce((SELECT ts FROM sink_marks WHERE partition = v.part AND seq <= v.seq
+            SELECT v.reader, v.chat, least(v.seq, b.newest),
+                   coalesce((SELECT ts FROM sink_marks WHERE partition = v.part AND seq <= least(v.seq, b.newest)
                              ORDER BY seq DESC LIMIT 1), 0),
-                   v.delivered
-            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
-                AS v(reader, chat, seq, delivered, part)
+                   least(v.delivered, b.newest)
+            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+                AS v(reader, chat, seq, delivered, part, newest)
+            LEFT JOIN chat_activity a ON a.chat_id = v.chat
+            CROSS JOIN LATERAL (SELECT greatest(v.newest, a.last_seq) AS newest) b
             JOIN members m ON m.chat_id = v.chat AND m.user_id = v.reader
             ON CONFLICT (user_id, chat_id) DO UPDATE SET
                 read_seq = greatest(r.read_seq, excluded.read_seq),
@@ -258,7 +260,7 @@ enum SinkWriter {
             """,
             [
                 .ids(readers.map(\.user)), .ids(readers.map(\.chat)), .ints(all.map(\.readSeq)),
-                .ints(all.map(\.deliveredSeq)), .ints(all.map { Int64($0.partition) }),
+                .ints(all.map(\.deliveredSeq)), .ints(all.map { Int64($0.partition) }), .ints(all.map(\.limitSeq)),
             ])
     }
 

@@ -194,19 +194,44 @@ import Wire
         let scene = try Scene(chatCount: 2)
         var store = try scene.store()
         try store.run(Accounts.removeMember(scene.users[3], from: scene.chats[0]))
-        try scene.signal(.read, by: 3, in: scene.chats[0], seq: 7)
-        try scene.signal(.delivered, by: 1, in: .random(), seq: 7)
-        try scene.signal(.read, by: 3, in: scene.chats[1], seq: 8)
-        try scene.signal(.read, by: 2, in: scene.chats[0], seq: 9)
+        let (here, there) = (scene.message("a", in: scene.chats[0]), scene.message("b", in: scene.chats[1]))
+        for message in [here, there] { try scene.write(message) }
+        try scene.signal(.read, by: 3, in: scene.chats[0], seq: here.seq)
+        try scene.signal(.delivered, by: 1, in: .random(), seq: 0)
+        try scene.signal(.read, by: 3, in: scene.chats[1], seq: there.seq)
+        try scene.signal(.read, by: 2, in: scene.chats[0], seq: here.seq)
         try scene.flush()
         let running = RunningHistory(scene.configuration)
         defer { running.stop() }
         let signals = "SELECT sum(next_offset)::bigint FROM sink_progress WHERE topic = '\(scene.names[.signals])'"
         #expect(try eventually { try scene.count(signals) == 4 })
-        let rows = try store.postgres.query("SELECT user_id, chat_id, read_seq FROM read_state ORDER BY read_seq")
-        #expect(rows.rowCount == 2)
-        #expect(rows.id(0, 0) == scene.users[3] && rows.id(0, 1) == scene.chats[1] && rows.int(0, 2) == 8)
-        #expect(rows.id(1, 0) == scene.users[2] && rows.id(1, 1) == scene.chats[0] && rows.int(1, 2) == 9)
+        func read(_ user: Int, _ chat: Int) throws -> Int64? {
+            try store.rows(ChatMembers.of(scene.chats[chat])).first { $0.user == scene.users[user] }?.readSeq
+        }
+        #expect(try scene.count("SELECT count(*) FROM read_state") == 2)
+        #expect(try read(3, 1) == there.seq)
+        #expect(try read(2, 0) == here.seq)
+    }
+
+    @Test func `a mark of what never was counts as far as there is something, and hides nothing that comes`() throws {
+        let scene = try Scene(chatCount: 1)
+        let chat = scene.chats[0]
+        let last = scene.message("last", in: chat)
+        try scene.write(last)
+        try scene.signal(.read, by: 1, in: chat, seq: 1_000_000_000_000_000)
+        try scene.signal(.delivered, by: 2, in: chat, seq: .max)
+        try scene.flush()
+        let running = RunningHistory(scene.configuration)
+        defer { running.stop() }
+        #expect(try eventually { try scene.count("SELECT count(*) FROM read_state") == 2 })
+        var store = try scene.store()
+        let members = try store.rows(ChatMembers.of(chat))
+        #expect(members.first { $0.user == scene.users[1] }?.readSeq == last.seq)
+        #expect(members.first { $0.user == scene.users[2] }?.deliveredSeq == last.seq)
+        try scene.write(scene.message("news", in: chat))
+        try scene.flush()
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 2 })
+        #expect(try store.first(Conversations.one(chat, of: scene.users[1]))?.unread == 1)
     }
 
     @Test func `what is past its retention is dropped, preview and all, and a sync that needs it is told`() throws {

@@ -330,9 +330,10 @@ import Wire
     }
 
     @Test func `signals reach the others in small chats, and nobody in large ones`() {
-        func signal(_ kind: Signal.Kind, from user: UserID, in chat: ChatID) -> [UInt8] {
+        func signal(_ kind: Signal.Kind, from user: UserID, in chat: ChatID, seq: Int64 = 1) -> [UInt8] {
             var json = JSONWriter()
-            Signal(chat: chat, from: user, device: .random(), kind: kind, seq: 1, ts: 1).write(to: &json)
+            Signal(chat: chat, from: user, device: .random(), kind: kind, seq: kind == .typing ? nil : seq, ts: 1)
+                .write(to: &json)
             return json.bytes
         }
         let join = Transcript(largeChat: 5)
@@ -349,9 +350,13 @@ import Wire
         }
         #expect(send(join, signal(.typing, from: users[0], in: chat)) == Set(users[1...3]))
         #expect(join.contains(#"{"type":"typing""#))
+        #expect(send(join, signal(.read, from: users[0], in: chat)) == [], "there is nothing yet")
+        for text in ["a", "b", "c"] { _ = join.send(IncomingMessage.text(text, from: users[1], in: chat)) }
         #expect(send(join, signal(.delivered, from: users[0], in: chat)) == Set(users[1...3]))
         #expect(send(join, signal(.read, from: users[0], in: chat)) == Set(users[0...3]), "one's other devices too")
         #expect(join.contains(#""type":"receipt""#) && join.contains(#""kind":"read","seq":1"#))
+        #expect(!send(join, signal(.read, from: users[0], in: chat, seq: 1_000_000_000_000_000)).isEmpty)
+        #expect(join.contains(#""kind":"read","seq":2"#), "nobody has read more than there is")
         #expect(send(join, signal(.read, from: users[0], in: large)) == [])
         #expect(send(join, signal(.read, from: users[5], in: chat)) == [])
     }

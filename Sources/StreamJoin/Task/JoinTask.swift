@@ -517,7 +517,7 @@ public struct JoinTask: Sendable {
     ) {
         guard offset >= next.signals else { return }
         next.signals = offset + 1
-        let signal: Signal
+        var signal: Signal
         do throws(JSONError) {
             guard let value else { throw JSONError(.endOfInput, at: 0) }
             signal = try Signal(decoding: value)
@@ -535,6 +535,15 @@ public struct JoinTask: Sendable {
         guard table.memberCount(of: chat) <= setup.limits.largeChat else {
             counts.signalsDropped += 1
             return
+        }
+        if let seq = signal.seq {
+            // Nobody can have got more than was accepted. A mark beyond that would hide whatever comes, so it is told as the
+            // newest there is; after a replay it may be told short, which the reader's next one makes good.
+            guard let newest = recent.last?.seq else {
+                counts.signalsDropped += 1
+                return
+            }
+            signal.seq = min(seq, newest)
         }
         output.begin(topic: setup.signalsTopic, partition: partition, offset: offset)
         output.write(signal)

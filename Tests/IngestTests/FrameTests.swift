@@ -52,6 +52,27 @@ import Wire
         #expect(refusal(send(""))?.code == .badFrame)
     }
 
+    @Test func `a NUL is refused in a text and in attachments, and an escaped backslash before u0000 is none`() {
+        func send(_ text: String, _ attachments: String = "[]") -> ClientFrame.Refusal? {
+            refusal(
+                #"{"type":"send","id":"\#(id)","chat":"\#(chat)","text":"\#(text)","attachments":\#(attachments)}"#)
+        }
+        #expect(send(#"a\u0000b"#)?.message == #"text holds a NUL (\u0000)"#)
+        #expect(send(#"\\\u0000"#)?.code == .badFrame)
+        #expect(send("x", #"[{"name":"\u0000"}]"#)?.message == #"attachments hold a NUL (\u0000)"#)
+        #expect(send("x", #"[{"a":{"\u0000":1}}]"#)?.id == id)
+        #expect(send(#"\\u0000 \u0001 u0000"#, #"[{"name":"\\u0000"}]"#) == nil)
+        #expect(
+            refusal(#"{"type":"edit","id":"\#(id)","chat":"\#(chat)","seq":1,"text":"\u0000"}"#)?.code == .badFrame)
+    }
+
+    @Test(arguments: ["[null]", "[1]", #"["x"]"#, "[[]]", "[{},null]", "{}", "5"])
+    func `attachments are objects`(attachments: String) {
+        let frame = #"{"type":"send","id":"\#(id)","chat":"\#(chat)","text":"x","attachments":\#(attachments)}"#
+        #expect(refusal(frame)?.code == .badFrame)
+        #expect(refusal(frame.replacing(attachments, with: #"[{}, {"a":[null]} ]"#)) == nil)
+    }
+
     @Test func `a bucket gives its burst, then one after the other`() {
         let limit = RateLimit(burst: 10, periodMs: 10_000)
         var bucket = TokenBucket(limit, nowMs: 0)

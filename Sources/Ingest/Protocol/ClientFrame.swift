@@ -70,8 +70,7 @@ enum ClientFrame {
                 case .text: message.text = try reader.readString()
                 case .attachments:
                     if try reader.readNull() { continue }
-                    guard try reader.peek() == .array else { throw JSONError(.wrongType, at: reader.offset) }
-                    message.attachments = try reader.skipValue()
+                    message.attachments = try Self.attachments(&reader)
                 case .seq: seq = try reader.readInt()
                 case .replyTo: message.replyTo = try reader.readNull() ? nil : try reader.readInt()
                 case .clientTs: message.clientTs = try reader.readNull() ? nil : try reader.readInt()
@@ -113,6 +112,13 @@ enum ClientFrame {
                 }
                 guard !text.range.isEmpty || message.attachments != nil else { throw missing("text") }
             }
+            // Postgres keeps such a text, and fails whoever reads it there with SQL.
+            if message.text.map({ $0.hasEscapes && Self.holdsNUL($0.range, in: bytes) }) == true {
+                throw Refusal(code: .badFrame, message: "text holds a NUL (\\u0000)", id: id)
+            }
+            if let attachments = message.attachments, Self.holdsNUL(attachments, in: bytes) {
+                throw Refusal(code: .badFrame, message: "attachments hold a NUL (\\u0000)", id: id)
+            }
             self = .send(message)
         case .read:
             guard let chat, let seq, seq >= 0 else { throw missing("chat and seq") }
@@ -135,6 +141,37 @@ enum ClientFrame {
         case .ping:
             self = .ping(number)
         }
+    }
+
+    /// An array of objects; what is in these is between clients.
+    @_lifetime(reader: copy reader)
+    private static func attachments(_ reader: inout JSONReader) throws(JSONError) -> Range<Int> {
+        guard try reader.peek() == .array else { throw JSONError(.wrongType, at: reader.offset) }
+        let start = reader.offset
+        try reader.beginArray()
+        while try reader.nextElement() {
+            guard try reader.peek() == .object else { throw JSONError(.wrongType, at: reader.offset) }
+            try reader.skipValue()
+        }
+        return start..<reader.offset
+    }
+
+    /// Whether well-formed JSON has the escape of a NUL in it; the byte itself it cannot have.
+    private static func holdsNUL(_ range: Range<Int>, in bytes: Span<UInt8>) -> Bool {
+        var index = range.lowerBound
+        while index < range.upperBound {
+            guard bytes[index] == UInt8(ascii: "\\") else {
+                index += 1
+                continue
+            }
+            if index + 6 <= range.upperBound, bytes[index + 1] == UInt8(ascii: "u"),
+                (index + 2..<index + 6).allSatisfy({ bytes[$0] == UInt8(ascii: "0") })
+            {
+                return true
+            }
+            index += 2
+        }
+        return false
     }
 
     private static func start(_ cursor: JSONString?, _ bytes: Span<UInt8>) -> Start {

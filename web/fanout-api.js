@@ -126,9 +126,9 @@ export class FanoutAPI {
     }
 
     /**
-     * Presigned URLs to put a file to and to get it from.
+     * Presigned URLs to put a file to and to get it from; put it with `type` as its Content-Type.
      * @param {{name: string, type: string, bytes: number}} file
-     * @returns {Promise<{put: string, get: string}>}
+     * @returns {Promise<{put: string, get: string, type: string}>}
      */
     media(file) {
         return this.call('POST', '/v1/media', { body: file });

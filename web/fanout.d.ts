@@ -236,8 +236,8 @@ export class FanoutAPI {
     status(user: string): Promise<Presence>;
     /** The least loaded chat server: usable as a FanoutClient's `url`. */
     endpoint(): Promise<string>;
-    /** Presigned URLs to put a file to and to get it from. */
-    media(file: { name: string; type: string; bytes: number }): Promise<{ put: string; get: string }>;
+    /** Presigned URLs to put a file to and to get it from; put it with `type` as its Content-Type. */
+    media(file: { name: string; type: string; bytes: number }): Promise<{ put: string; get: string; type: string }>;
     /** What the operations page shows (docs/ops-api.md). */
     ops(): Promise<any>;
     call(method: string, path: string, content?: { query?: Record<string, string | number | undefined>; body?: object }): Promise<any>;

@@ -154,7 +154,19 @@ import Wire
         #expect(
             links.status == 201
                 && String(decoding: links.body, as: UTF8.self).contains("content-length%3Bcontent-type%3Bhost"))
-        #expect(try ask(#"{"name":"x","type":"text/html","bytes":5}"#).status == 400)
+        // What a browser may show it shows; whatever else is saved, however the type is written.
+        let disposition = "&response-content-disposition=attachment&X-Amz-Signature="
+        for (type, isShown) in [
+            ("image/png", true), ("IMAGE/Png", true), ("video/mp4", true), ("text/html", false), ("Text/HTML", false),
+            ("image/SVG+xml", false), ("text/xsl", false), ("application/pdf", false), ("x/y", false),
+        ] {
+            let answer = String(decoding: try ask(#"{"name":"x","type":"\#(type)","bytes":5}"#).body, as: UTF8.self)
+            #expect(answer.contains(disposition) != isShown, "\(type)")
+            #expect(answer.hasSuffix(#""type":"\#(type.lowercased())"}"#), "\(type)")
+        }
+        for type in ["text", "text/", "/html", "text/html; charset=utf-8", "a/b/c", "text/h\u{212a}"] {
+            #expect(try ask(#"{"name":"x","type":"\#(type)","bytes":5}"#).status == 400, "\(type)")
+        }
         #expect(try ask(#"{"name":"x","type":"image/png","bytes":5000000000}"#).status == 413)
         #expect(try ask(#"{"name":"x"}"#).status == 400)
     }

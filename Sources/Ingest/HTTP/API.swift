@@ -126,8 +126,10 @@ final class API {
         guard bytes > 0, bytes <= store.bytesMax else {
             return answer(HTTPAnswer.error(413, "too_large", "media have at most \(store.bytesMax) bytes"))
         }
-        guard MediaStore.isAllowed(type: type), !name.isEmpty, name.utf8.count <= 200 else {
-            return answer(HTTPAnswer.error(400, "bad_request", "the name or type is not allowed"))
+        guard let type = MediaStore.mediaType(type), !name.isEmpty, name.utf8.count <= 200 else {
+            return answer(
+                HTTPAnswer.error(
+                    400, "bad_request", "name has 1 to 200 bytes, type is a media type without parameters"))
         }
         let key = "\(user)/\(UUID.random())/\(PercentCoding.encode(name))"
         let links = store.presign(key: key, type: type, bytes: bytes, nowMs: chat.loop.nowMs)
@@ -135,6 +137,7 @@ final class API {
             HTTPAnswer.json(201) {
                 $0.field("put", links.put)
                 $0.field("get", links.get)
+                $0.field("type", type)
             })
     }
 

@@ -105,6 +105,21 @@ import Wire
         #expect(verify(text) == .malformed)
     }
 
+    @Test func `a padded spelling of a good token is no token`() {
+        let parts = [#"{"alg":"HS256"}"#, #"{"sub":"\#(user)","exp":1760000100}"#].map {
+            Base64.encode(Array($0.utf8), .url)
+        }
+        let padded = parts.map { $0 + String(repeating: "=", count: (4 - $0.utf8.count % 4) % 4) }
+        #expect(padded != parts)
+        func signed(_ parts: [String]) -> String {
+            let text = parts.joined(separator: ".")
+            return text + "." + Base64.encode(Crypto.hmacSHA256(key: Self.secret, Array(text.utf8)), .url)
+        }
+        #expect(verify(signed(parts)) == nil)
+        #expect(verify(signed(padded)) == .malformed)
+        #expect(verify(signed(parts) + "=") == .malformed)
+    }
+
     @Test func `a short secret is refused before anything starts`() {
         #expect(throws: IngestError.self) {
             try TokenVerifier(TokenConfiguration(keys: .hs256(secret: Array("short".utf8))))

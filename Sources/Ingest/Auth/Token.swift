@@ -50,7 +50,8 @@ struct Token {
 
     init(_ text: some StringProtocol) throws(TokenError) {
         let bytes = Array(text.utf8)
-        guard bytes.count <= Self.textMax else { throw .malformed }
+        // Base64url stands without padding here (RFC 7515, 2): with it one token would have several spellings.
+        guard bytes.count <= Self.textMax, !bytes.contains(UInt8(ascii: "=")) else { throw .malformed }
         let parts = bytes.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
         guard parts.count == 3,
             let header = Base64.decode(Array(parts[0]).span, .url),

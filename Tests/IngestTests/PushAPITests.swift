@@ -79,7 +79,11 @@ import Wire
         for bad in [
             try body("http://push.example/1"), try body("https://127.0.0.1/"), try body("https://10.1.2.3/"),
             try body("https://[::1]/"), try body("https://localhost/"), try body("https://169.254.169.254/latest"),
-            try body("https://2130706433/"), try body("https://me@push.example/"), try body("ftp://push.example/"),
+            try body("https://localhost./"), try body("https://foo.localhost/"), try body("https://foo.localhost./"),
+            try body("https://LOCALHOST/"), try body("https://127.0.0.1./"), try body("https://push.example:22/"),
+            try body("https://push.example:1023/"), try body("https://intranet/"), try body("https://push.example../"),
+            try body("https://printer.local/"), try body("https://2130706433/"), try body("https://me@push.example/"),
+            try body("ftp://push.example/"),
             try body("https://push.example/" + String(repeating: "x", count: 2048)),
             try body(good, p256dh: [4, 5]), try body(good, p256dh: off), try body(good, auth: [1]),
             #"{"endpoint":"https://push.example/1"}"#, #"{"endpoint":5}"#, "[]", "no JSON",
@@ -97,6 +101,9 @@ import Wire
             #expect(try call("PUT", "/v1/push/tokens?device=\(phone)", as: anna, bad) == 400, "\(bad)")
         }
         #expect(try subscriptions(anna)[0].isEmpty)
+        for fine in ["https://push.example.:443/1", "https://localhost.example/1", "https://push.example:8443/1"] {
+            #expect(try call("PUT", "/v1/push/subscriptions?device=\(phone)", as: anna, body(fine)) == 204, "\(fine)")
+        }
     }
 
     @Test func `a user's devices are limited, and those unheard of for longest give way`() throws {

@@ -63,8 +63,13 @@ extension API {
     /// What a name resolves to is looked at when it is called: by then it may be another address.
     private func isAllowed(_ endpoint: PushEndpoint) -> Bool {
         if chat.configuration.allowsPrivateEndpoints { return true }
-        guard endpoint.isEncrypted, endpoint.host != "localhost" else { return false }
-        return SocketAddress.numeric(host: endpoint.host, port: Int(endpoint.port))?.isPublic != false
+        // No push service listens at a port of the system's but 443, and others would be spoken to.
+        guard endpoint.isEncrypted, endpoint.port == 443 || endpoint.port >= 1024 else { return false }
+        let host = endpoint.host.hasSuffix(".") ? String(endpoint.host.dropLast()) : endpoint.host
+        if let address = SocketAddress.numeric(host: host, port: Int(endpoint.port)) { return address.isPublic }
+        // A name without a dot is one of this network's, and these endings are nobody's on the internet.
+        return host.contains(".") && !host.hasSuffix(".")
+            && ![".localhost", ".local", ".internal", ".home.arpa"].contains { host.hasSuffix($0) }
     }
 
     private func putToken(_ device: DeviceID, _ user: UserID, _ bytes: [UInt8], _ answer: @escaping Answer) {

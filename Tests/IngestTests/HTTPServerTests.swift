@@ -171,6 +171,27 @@ import Wire
         #expect(try ask(#"{"name":"x"}"#).status == 400)
     }
 
+    @Test func `demo users are told to who names the server by an address or as it is known`() throws {
+        for host in ["127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "192.168.1.7", "chat.example:443"] {
+            #expect(API.isKnown(host: host, publicURL: "wss://chat.example"), "\(host)")
+        }
+        for host in ["", "evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "chat.example."] {
+            #expect(!API.isKnown(host: host, publicURL: "wss://chat.example"), "\(host)")
+        }
+        #expect(!API.isKnown(host: "chat.example", publicURL: nil))
+        let path = NSTemporaryDirectory() + "demo-\(UUID.random())"
+        try File.replaceAtomically(path, with: "[]")
+        defer { try? File.remove(path) }
+        let bench = try Bench {
+            $0.demoUsersFile = path
+            $0.publicURL = "ws://test"
+        }
+        #expect(try bench.http("GET", "/demo/users").status == 200)
+        let stranger = try Bench { $0.demoUsersFile = path }
+        let answer = try stranger.http("GET", "/demo/users")
+        #expect(answer.status == 403 && String(decoding: answer.body, as: UTF8.self).contains("--public-url"))
+    }
+
     @Test func `TLS serves the same, and a renewed certificate is used after a reload`() throws {
         let directory = NSTemporaryDirectory() + "tls-\(UUID.random())"
         try Directory.create(directory)

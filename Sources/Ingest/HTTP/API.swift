@@ -158,10 +158,27 @@ final class API {
         }
     }
 
-    /// People to try the demo as, with a token each.
-    func demoUsers() -> HTTPResponse {
+    /// People to try the demo as, with a token each. Only to who names this server as it is known: a page of somebody else's
+    /// whose name was made to resolve to this machine would name itself, and read the tokens.
+    func demoUsers(_ request: HTTPRequest) -> HTTPResponse {
+        guard Self.isKnown(host: request.fields["host"] ?? "", publicURL: chat.configuration.publicURL) else {
+            return HTTPAnswer.error(
+                403, "forbidden", "only by an address, as localhost, or by the name in --public-url")
+        }
         guard let path = chat.configuration.demoUsersFile, let bytes = try? File.contents(of: path, maxBytes: 1 << 20)
         else { return HTTPAnswer.notFound }
         return HTTPAnswer.raw(bytes)
+    }
+
+    /// An address cannot be made to resolve to another.
+    static func isKnown(host field: String, publicURL: String?) -> Bool {
+        func name(_ authority: Substring) -> String {
+            if authority.hasPrefix("[") { return authority.dropFirst().prefix { $0 != "]" }.lowercased() }
+            return authority.prefix { $0 != ":" }.lowercased()
+        }
+        let host = name(field[...])
+        let known = publicURL?.firstRange(of: "://").map { publicURL?[$0.upperBound...].prefix { $0 != "/" } ?? "" }
+        return host == "localhost" || !host.isEmpty && host == known.map(name)
+            || SocketAddress.numeric(host: host, port: 80) != nil
     }
 }

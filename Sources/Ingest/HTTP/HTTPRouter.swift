@@ -28,7 +28,7 @@ final class HTTPRouter {
         case ("GET", "metrics"):
             let type = "text/plain; version=0.0.4; charset=utf-8"
             client.respond(HTTPResponse(status: 200, type: type, body: chat.shared.registry.render()))
-        case ("GET", "demo") where segments == ["demo", "users"]: client.respond(api.demoUsers())
+        case ("GET", "demo") where segments == ["demo", "users"]: client.respond(api.demoUsers(request))
         case ("GET", _), ("HEAD", _):
             client.respond(files?.answer(segments) ?? HTTPAnswer.notFound)
         default:

@@ -343,6 +343,15 @@ struct WorkerTests {
         #expect(scene.worker.reach(nowMs: scene.nowMs) == Reach())
     }
 
+    @Test func `one that only stood in the log is there when it takes a connection, though it refuses who we are`() {
+        let scene = Scene(servers: 0)
+        scene.worker.announced(LinkIdentity(name: "0", epoch: 1), address: "here", isPast: true, nowMs: scene.nowMs)
+        scene.worker.linkConnected(0, nonce: [UInt8](repeating: 1, count: 32), nowMs: scene.nowMs)
+        scene.worker.linkEnded(0, reason: "wrong secret", nowMs: scene.nowMs)
+        let reach = scene.worker.reach(nowMs: scene.nowMs)
+        #expect(reach.missing.map(\.reason) == ["wrong secret"] && reach.isUseless)
+    }
+
     // MARK: - Refused records
 
     @Test func `a record that is refused is committed once its refusal is in the log`() {

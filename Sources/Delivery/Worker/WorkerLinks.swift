@@ -7,6 +7,8 @@ extension DeliveryWorker {
     public func linkConnected(_ number: Int, nonce: [UInt8], nowMs: Int64) {
         guard instances[number]?.isConnecting == true else { return }
         instances[number]?.isConnecting = false
+        // Somebody listens there, though the handshake may yet be refused.
+        instances[number]?.hasSpoken = true
         instances[number]?.link = WorkerLink(
             identity: settings.identity, secret: settings.secret, nonce: nonce, nowMs: nowMs)
     }
@@ -62,7 +64,6 @@ extension DeliveryWorker {
         instances[number]?.connectDelayMs = 0
         instances[number]?.heard = []
         instances[number]?.failure = nil
-        instances[number]?.hasSpoken = true
         instances[number]?.isGivenUp = false
         var claims: [PartitionClaim] = []
         for slot in partitions.indices {

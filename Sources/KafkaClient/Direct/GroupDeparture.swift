@@ -95,6 +95,8 @@ private final class Conversation: StreamDelegate {
     private var inbox = AnswerInbox(bytesMax: 1 << 16)
     private var answer: AnswerBytes?
     private var isOver = false
+    /// The connection that is asked on: what becomes of earlier ones does not matter.
+    private var stream: Stream?
 
     init(_ clientID: String, on loop: EventLoop, _ deadline: Deadline) {
         (self.clientID, self.loop, self.deadline) = (clientID, loop, deadline)
@@ -110,15 +112,18 @@ private final class Conversation: StreamDelegate {
         fields(&frame)
         let stream = Stream.connect(
             host: broker.host, port: broker.port, on: loop, delegate: self, timeoutMs: Int(deadline.remainingMs))
+        self.stream = stream
         _ = stream.write(frame.finished())
         while answer == nil, !isOver, deadline.remainingMs > 0 {
             loop.runOnce(timeoutMs: Int(deadline.remainingMs))
         }
+        self.stream = nil
         stream.close()
         return answer
     }
 
     func stream(_ stream: Stream, received bytes: Span<UInt8>) {
+        guard self.stream === stream else { return }
         var position = 0
         do {
             while answer == nil, let next = try inbox.next(bytes, &position) { answer = next }
@@ -127,6 +132,8 @@ private final class Conversation: StreamDelegate {
         }
     }
 
-    func streamEnded(_ stream: Stream) { isOver = true }
-    func streamClosed(_ stream: Stream, reason: CloseReason) { isOver = true }
+    func streamEnded(_ stream: Stream) { end(stream) }
+    func streamClosed(_ stream: Stream, reason: CloseReason) { end(stream) }
+
+    private func end(_ stream: Stream) { if self.stream === stream { isOver = true } }
 }

@@ -48,6 +48,7 @@ public final class ChaosRun {
     private var ready: Set<Int> = []
     private var blows: [String: Int] = [:]
     private var leftOut: String?
+    private let guests = ChaosGuests()
 
     public init(
         _ options: Options, target: LoadTarget, kafka: KafkaConfiguration, names: Names = Names(), log: Log
@@ -77,6 +78,7 @@ public final class ChaosRun {
         for driver in drivers { driver.start() }
         visitors.start()
         for round in 1...options.rounds { strike(round) }
+        guests.leave()
         isDriving = false
         try visitors.settle(reader)
         let reckoning = try settle(reader)
@@ -123,6 +125,7 @@ public final class ChaosRun {
         // Those that are not spared may all be dead at the moment.
         let victims = children.filter { !options.spared.contains($0.name) }
         guard let victim = victims.randomElement(using: &generator) else { return }
+        guests.nextRound(using: &generator)
         let blow = Blow.random(against: victim, using: &generator)
         switch blow {
         case .cutDevices: for device in devices where Bool.random(using: &generator) { device.cut() }
@@ -133,10 +136,45 @@ public final class ChaosRun {
             for id in victim.family { Signals.send(.stop, to: id) }
             _ = wait(upToMs: ms) { false }
             for id in victim.family { Signals.send(.continue, to: id) }
-        case .restart: Signals.send(.interrupt, to: victim.id)
+        // Postgres takes SIGTERM for "when everybody has left".
+        case .stop: Signals.send(victim.name == "postgres" ? .interrupt : .terminate, to: victim.id)
+        case .massImport:
+            guard tries("importing people", { try importPeople() }) else { return }
+        case .guest(let kind):
+            let rounds = Int.random(in: 1...4, using: &generator)
+            guard tries("a \(kind.rawValue)", { try guests.invite(kind, beside: victim, rounds: rounds) }) else { return }
         }
         blows[blow.name(of: victim), default: 0] += 1
         log.info("blow", ["round": .init(round), "blow": .string(blow.name(of: victim))])
+    }
+
+    /// What the machine does not let the storm try is said in its report.
+    private func tries(_ what: String, _ body: () throws -> Void) -> Bool {
+        do {
+            try body()
+            return true
+        } catch {
+            leftOut = "\(what) (\(error))"
+            return false
+        }
+    }
+
+    /// People and chats that nothing else in the storm knows, in one transaction.
+    private func importPeople() throws {
+        // Postgres may be the one that is down.
+        guard var connection = try? PostgresConnection(load.postgres) else { return }
+        let people = (0..<100).map { _ in UserID.random(using: &generator) }
+        let chats = (0..<100).map { _ in ChatID.random(using: &generator) }
+        _ = try? connection.query("BEGIN")
+        _ = try? connection.query(
+            "INSERT INTO users (user_id, name) SELECT id, 'imported' FROM unnest($1::uuid[]) AS id", [.ids(people)])
+        _ = try? connection.query(
+            "INSERT INTO chats (chat_id, kind, title) SELECT id, 'group', 'imported' FROM unnest($1::uuid[]) AS id",
+            [.ids(chats)])
+        _ = try? connection.query(
+            "INSERT INTO members (chat_id, user_id) SELECT chat, person FROM unnest($1::uuid[]) AS chat, unnest($2::uuid[]) AS person",
+            [.ids(chats), .ids(people)])
+        _ = try? connection.query("COMMIT")
     }
 
     private func cutLinks(of victim: Victims.Victim) -> Bool {

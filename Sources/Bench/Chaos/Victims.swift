@@ -9,6 +9,20 @@ struct Victims {
         let id: Int32
         /// Itself and those it has started: Postgres serves each of its clients with a process.
         let family: [Int32]
+
+        /// How it was started; nil if it is gone.
+        func invocation() throws -> (program: String, arguments: [String], environment: [String: String])? {
+            guard let line = try? File.text(of: "/proc/\(id)/cmdline"),
+                let variables = try? File.text(of: "/proc/\(id)/environ")
+            else { return nil }
+            let words = line.split(separator: "\0", omittingEmptySubsequences: false).dropLast().map(String.init)
+            guard let program = words.first else { return nil }
+            let pairs = variables.split(separator: "\0").map { variable in
+                let sides = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                return (String(sides[0]), sides.count > 1 ? String(sides[1]) : "")
+            }
+            return (program, Array(words.dropFirst()), Dictionary(pairs) { _, last in last })
+        }
     }
 
     /// The children now: they change with every restart.

@@ -1,3 +1,4 @@
+import Runtime
 public import Wire
 
 /// Messages for people with no session, gathered per user and chat for a moment before they go to `chat.push`: a chat

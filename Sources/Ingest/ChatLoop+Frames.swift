@@ -161,13 +161,17 @@ extension ChatLoop {
         message.from = session.user
         message.device = session.device
         message.metaVersion = standing?.metaVersion ?? message.metaVersion
-        if !writer.send(message, source: bytes.span, for: client.number) { overloaded(message.id, client) }
+        switch writer.send(message, source: bytes.span, for: client.number) {
+        case .queued: break
+        case .full: overloaded("the log is behind", message.id, client)
+        case .tooMuch: overloaded("more is under way than arrives in good time", message.id, client)
+        }
     }
 
-    private func overloaded(_ id: MessageID, _ client: Client) {
+    private func overloaded(_ why: StaticString, _ id: MessageID, _ client: Client) {
         metrics.refused(.overloaded)
         let waitMs = Int.random(in: 500...1500)
-        client.send(ServerFrame.error(.overloaded, "try again", id: id, retryAfterMs: waitMs))
+        client.send(ServerFrame.error(.overloaded, "\(why)", id: id, retryAfterMs: waitMs))
     }
 
     /// How long to wait, when the user may not send now.
@@ -205,7 +209,7 @@ extension ChatLoop {
             handle(bytes, client, session, isPaid: true)
         case .failure(let error):
             log.warning("membership cannot be asked for", ["error": .init(error)])
-            overloaded(id, client)
+            overloaded("the database does not answer", id, client)
         }
         var waiting = extras.deferred[...]
         extras.deferred = []

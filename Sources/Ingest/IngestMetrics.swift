@@ -8,6 +8,7 @@ final class IngestMetrics: Sendable {
     let links: Gauge
     let queuedBytes: Gauge
     let logQueue: Gauge
+    let underWay: Gauge
     let databaseCalls: Gauge
     let framesIn: Counter
     let messages: Counter
@@ -35,6 +36,8 @@ final class IngestMetrics: Sendable {
             "fanout_ingest_queued_bytes", "Bytes that wait for slow clients, looked at every two seconds")
         logQueue = metrics.gauge(
             "fanout_ingest_log_queue", "Records that the log has not acknowledged, looked at every second")
+        underWay = metrics.gauge(
+            "fanout_ingest_under_way", "Messages whose events have not come back, looked at every second")
         databaseCalls = metrics.gauge(
             "fanout_ingest_database_calls", "Questions to Postgres without an answer, looked at every second")
         framesIn = metrics.counter("fanout_ingest_frames_total", "Text frames from devices")

@@ -11,7 +11,17 @@ final class LogWriter {
         let number: SessionNumber
         let id: MessageID
         let chat: ChatID
+        let partition: Int32
         let atNs: UInt64
+    }
+
+    /// What has become of a message that is to be written.
+    enum Outcome {
+        case queued
+        /// The log's queue is full.
+        case full
+        /// More is under way than the pipeline carries in good time.
+        case tooMuch
     }
 
     private let configuration: IngestConfiguration
@@ -45,6 +55,7 @@ final class LogWriter {
 
     private var nextTag: UInt64 = 1
     private var sent: [UInt64: Sent] = [:]
+    private var admission: MessageAdmission
     private var json = JSONWriter()
     private var key: [UInt8] = []
     private var registration: Registration?
@@ -60,6 +71,7 @@ final class LogWriter {
         output = try Output(configuration)
         let topics = [Topic.incoming, .signals, .instances].map { configuration.names[$0] }
         chatPartitions = try output.producer.warmUp(topics: topics, timeoutMs: 10_000)[0]
+        admission = MessageAdmission(partitions: Int(chatPartitions))
     }
 
     func start(_ chat: ChatLoop) {
@@ -85,15 +97,27 @@ final class LogWriter {
     /// Messages that the log has not answered for.
     var isBusy: Bool { !sent.isEmpty }
 
-    /// Whether there was room.
-    func send(_ message: IncomingMessage, source bytes: Span<UInt8>, for number: SessionNumber) -> Bool {
+    /// Messages whose events have not come back.
+    var underWay: Int { admission.underWay }
+
+    func send(_ message: IncomingMessage, source bytes: Span<UInt8>, for number: SessionNumber) -> Outcome {
+        let partition = message.chat.partition(count: chatPartitions)
+        let nowNs = clock.monotonicNs
+        guard admission.admits(to: partition, nowMs: Int64(nowNs / 1_000_000)) else { return .tooMuch }
         json.removeAll()
         message.write(to: &json, source: bytes)
         key.removeAll(keepingCapacity: true)
         message.chat.uuid.appendText(to: &key)
-        guard let tag = produce(output.incoming, of: message.chat, key: key, value: json.bytes) else { return false }
-        sent[tag] = Sent(number: number, id: message.id, chat: message.chat, atNs: clock.monotonicNs)
-        return true
+        guard let tag = produce(output.incoming, partition, key: key, value: json.bytes) else { return .full }
+        admission.sent(to: partition)
+        sent[tag] = Sent(number: number, id: message.id, chat: message.chat, partition: partition, atNs: nowNs)
+        return .queued
+    }
+
+    /// An event that Delivery has sent: a message of ours may have come back.
+    func cameBack(_ event: Span<UInt8>, nowMs: Int64) {
+        guard let (chat, seq) = MessageAdmission.place(of: event) else { return }
+        admission.cameBack(chat.partition(count: chatPartitions), seq: seq, nowMs: nowMs)
     }
 
     func send(_ signal: Wire.Signal) -> Bool {
@@ -101,16 +125,16 @@ final class LogWriter {
         signal.write(to: &json)
         key.removeAll(keepingCapacity: true)
         signal.chat.uuid.appendText(to: &key)
-        return produce(output.signals, of: signal.chat, key: key, value: json.bytes) != nil
+        let partition = signal.chat.partition(count: chatPartitions)
+        return produce(output.signals, partition, key: key, value: json.bytes) != nil
     }
 
     private func produce(
-        _ topic: ProducerTopic, of chatID: ChatID? = nil, key: [UInt8], value: [UInt8]?
+        _ topic: ProducerTopic, _ partition: Int32? = nil, key: [UInt8], value: [UInt8]?
     ) -> UInt64? {
         guard !isPausing else { return nil }
         do {
             let tag = nextTag
-            let partition = chatID?.partition(count: chatPartitions)
             guard
                 try output.producer.produce(topic, partition: partition, key: key.span, value: value?.span, tag: tag)
                     == .queued
@@ -170,6 +194,7 @@ final class LogWriter {
         let client = chat.session(message.number)?.0
         // A repeat that the broker recognised without knowing its place any more is in the log; asking again tells where.
         if report.succeeded, let seq = report.offset {
+            admission.answered(message.partition, seq: seq, sentMs: Int64(message.atNs / 1_000_000))
             chat.metrics.messages.add()
             chat.metrics.toLog.record(ns: clock.monotonicNs &- message.atNs)
             client?.send(
@@ -177,6 +202,7 @@ final class LogWriter {
                     id: message.id, chat: message.chat, seq: seq, ts: report.timestampMs ?? chat.loop.nowMs))
             return
         }
+        admission.failed(message.partition)
         if let error = report.error { log.warning("a message was not written", ["error": .init(error)]) }
         chat.metrics.refused(.overloaded)
         client?.send(

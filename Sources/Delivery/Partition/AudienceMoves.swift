@@ -1,4 +1,5 @@
 import PushLink
+import Runtime
 public import Wire
 
 /// A large chat and when a user was in it, as offsets of the user's partition: who comes back gets what was said there

@@ -1,4 +1,5 @@
 public import PushLink
+import Runtime
 public import Wire
 
 /// The last deliveries of one partition, as the device frames they were sent as, found by recipient: what a device that

@@ -1,4 +1,5 @@
 public import PushLink
+import Runtime
 
 /// Who of one partition's users is online.
 ///

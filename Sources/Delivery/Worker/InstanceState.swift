@@ -1,4 +1,5 @@
 import PushLink
+import Runtime
 import Wire
 
 /// One chat server as this worker knows it. Its number stays the same until it is forgotten, through lost links.

@@ -1,3 +1,4 @@
+import Runtime
 public import PushLink
 import Wire
 

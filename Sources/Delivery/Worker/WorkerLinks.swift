@@ -1,4 +1,5 @@
 public import PushLink
+import Runtime
 import Wire
 
 /// The worker's end of its links: what instances say, and what they are answered.

@@ -55,7 +55,9 @@ final class LinkPeer: StreamDelegate {
         chat.metrics.batches.add()
         chat.metrics.deliveries.add(sessions.count)
         for session in sessions { chat.deliver(&frame, batch.cursor, batch.kind, change, to: session) }
-        if batch.kind == .message, chat.loop.nowMs != sampledMs { sampleLatency(batch) }
+        guard batch.kind == .message else { return }
+        link.withPayload(of: batch) { chat.writer.cameBack($0, nowMs: Int64(chat.loop.monotonicMs)) }
+        if chat.loop.nowMs != sampledMs { sampleLatency(batch) }
     }
 
     /// At most once a millisecond: how old a message is when its devices' queues have it.

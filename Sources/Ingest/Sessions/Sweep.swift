@@ -13,7 +13,7 @@ final class Sweep {
     /// Of the round under way.
     private var queuedBytes = 0
     /// What the gauges have been told of this loop's queues; they are all loops' together.
-    private var told = (queuedBytes: 0, logQueue: 0, databaseCalls: 0)
+    private var told = (queuedBytes: 0, logQueue: 0, underWay: 0, databaseCalls: 0)
     private static let tickMs = 250
     /// All clients are looked at in this many ticks.
     private static let ticksPerRound = 8
@@ -51,6 +51,7 @@ final class Sweep {
         if ticks % 8 == 0 { chat.database?.ping() }
         chat.writer.announce(chat)
         tell(chat.metrics.logQueue, &told.logQueue, chat.writer.queuedCount)
+        tell(chat.metrics.underWay, &told.underWay, chat.writer.underWay)
         tell(chat.metrics.databaseCalls, &told.databaseCalls, chat.database?.pendingCount ?? 0)
         storeCursors()
         if ticks % 256 == 0 { dropFullBuckets() }

@@ -49,9 +49,9 @@ struct MessageAdmission {
     private var partitions: [Partition]
     /// Times over which the rate is taken.
     private static let spanMs: Int64 = 50
-    private static let leastUnderWay = 16
+    private static let leastUnderWay = 8
     /// So many must be missing for a silence to be more than a pause between two.
-    private static let missedAtStandstill = 8.0
+    private static let missedAtStandstill = 4.0
     /// After a rest as long the old rate tells nothing.
     private static let restMs: Int64 = 1000
 
@@ -107,7 +107,8 @@ struct MessageAdmission {
         guard count > 0 else { return }
         partitions[index].cameBackMs = nowMs
         partitions[index].counted += count
-        partitions[index].backlog = min(partitions[index].backlog, partitions[index].total)
+        // More slowly than it shrinks, since others come meanwhile; but it is no licence for ever.
+        partitions[index].backlog = max(0, partitions[index].backlog - (count + 1) / 2)
         let spanMs = nowMs - partitions[index].countedFromMs
         guard spanMs >= Self.spanMs else { return }
         let rate = Double(partitions[index].counted) * 1000 / Double(spanMs)

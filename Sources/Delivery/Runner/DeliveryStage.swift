@@ -35,7 +35,6 @@ public final class DeliveryStage: Sendable {
             state.remote = loop.remote
             return state.isStopping
         }
-        defer { readiness.withLock { $0 = "it is stopping" } }
         if !isStopping { try runner.run() }
         runner.close()
     }

@@ -127,7 +127,7 @@ final class BrokerLink: StreamDelegate {
             let spoken = try SpokenVersions(&reader)
             pending.removeFirst()
             versions = spoken
-            guard KafkaAPI.allCases.allSatisfy({ $0 == .apiVersions || spoken.version(of: $0) != nil }) else {
+            guard KafkaAPI.allCases.allSatisfy({ !$0.isNeeded || spoken.version(of: $0) != nil }) else {
                 return fail("this broker is older than Apache Kafka 2.1")
             }
             failures = 0

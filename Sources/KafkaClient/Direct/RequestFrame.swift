@@ -39,6 +39,14 @@ enum KafkaAPI: Int16, CaseIterable {
         case .apiVersions, .initProducerID: 0
         }
     }
+
+    /// Whether a broker that does not speak it is of no use; the others are asked of brokers that answer by themselves.
+    var isNeeded: Bool {
+        switch self {
+        case .produce, .fetch, .listOffsets, .metadata, .initProducerID: true
+        case .apiVersions, .findCoordinator, .leaveGroup: false
+        }
+    }
 }
 
 /// One request: size, header and fields.

@@ -39,8 +39,8 @@ struct MessageAdmission {
         var countedFromMs: Int64 = 0
         var counted = 0
         var cameBackMs: Int64 = 0
-        /// What a standstill has left, and is not yet worked off.
-        var backlog = 0
+        /// What a standstill has left and is not yet worked off, twice: each message that comes back counts for a half.
+        var backlogHalves = 0
 
         var total: Int { underWay.count + unanswered }
     }
@@ -74,11 +74,11 @@ struct MessageAdmission {
         guard state.rate > 0 else { return true }
         let silenceMs = nowMs - max(state.cameBackMs, oldest.atMs)
         if silenceMs >= limits.standstillMs, Double(silenceMs) * state.rate >= Self.missedAtStandstill * 1000 {
-            partitions[index].backlog = state.total + 1
+            partitions[index].backlogHalves = 2 * (state.total + 1)
             return true
         }
         let most = Int(state.rate * Double(limits.delayMs) / 1000)
-        return state.total < max(most, Self.leastUnderWay) + state.backlog
+        return state.total < max(most, Self.leastUnderWay) + state.backlogHalves / 2
     }
 
     /// A message is on its way to the log; `answered` or `failed` follows.
@@ -108,7 +108,7 @@ struct MessageAdmission {
         partitions[index].cameBackMs = nowMs
         partitions[index].counted += count
         // More slowly than it shrinks, since others come meanwhile; but it is no licence for ever.
-        partitions[index].backlog = max(0, partitions[index].backlog - (count + 1) / 2)
+        partitions[index].backlogHalves = max(0, partitions[index].backlogHalves - count)
         let spanMs = nowMs - partitions[index].countedFromMs
         guard spanMs >= Self.spanMs else { return }
         let rate = Double(partitions[index].counted) * 1000 / Double(spanMs)

@@ -106,7 +106,7 @@ import Wire
     }
 
     @Test func `a padded spelling of a good token is no token`() {
-        let parts = [#"{"alg":"HS256"}"#, #"{"sub":"\#(user)","exp":1760000100}"#].map {
+        let parts = [#"{"alg":"HS256"}"#, #"{"sub":"\#(user)","exp":1760000100 }"#].map {
             Base64.encode(Array($0.utf8), .url)
         }
         let padded = parts.map { $0 + String(repeating: "=", count: (4 - $0.utf8.count % 4) % 4) }

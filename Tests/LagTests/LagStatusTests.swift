@@ -101,6 +101,22 @@ private func row(_ before: LagSample?, _ now: LagSample) -> LagRow { LagStatus(b
         #expect(state { $0.behindSeconds = 20 } == .behind)
     }
 
+    @Test func `a topic that is put aside is DANGER, and the line names the table`() throws {
+        var slot = LagSample.Slot(
+            name: "s", isActive: true, confirmed: "0/9", retainedBytes: 1000, safeBytes: nil, walStatus: "reserved",
+            behindSeconds: 0)
+        let note = #"{"slot":"s","lsn":"0/9","aside":[{"topic":"chat.members","table":"public.members","lsn":"0/7"}]}"#
+        slot.note = try SlotNote(decoding: note.utf8.span)
+        slot.confirmedAgeSeconds = 1
+        var sample = LagSample(takenMs: 0)
+        sample.slots = [slot]
+        let status = LagStatus(before: nil, now: sample)
+        #expect(status.slots[0].state == .danger)
+        let (verdict, line) = LagCheck().verdict(on: status)
+        #expect(verdict == .critical)
+        #expect(line == "CRITICAL: slot s: chat.members stands still since 0/7, on account of public.members")
+    }
+
     @Test func `a slot is judged by the age of what CDC has confirmed, and the line says who does not read`() {
         func look(_ age: Double?, isActive: Bool = true, secondsMax: Double? = nil) -> (
             LagState, LagCheck.Verdict, String

@@ -181,6 +181,8 @@ public struct LagStatus: Sendable {
     }
 
     private static func state(of slot: LagSample.Slot, _ thresholds: LagThresholds) -> LagState {
+        // However new its position is: the changes of these tables are not in it.
+        if slot.note?.aside.isEmpty == false { return .danger }
         if slot.walStatus == "lost" || slot.walStatus == "unreserved" { return .danger }
         if let safe = slot.safeBytes, safe < slot.retainedBytes / 4 { return .danger }
         if slot.retainedBytes > thresholds.retainedBytesMax { return .danger }

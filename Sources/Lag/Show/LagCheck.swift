@@ -36,7 +36,11 @@ public struct LagCheck: Sendable {
             }
         }
         for (slot, state) in status.slots {
-            if let secondsMax = slotSecondsMax ?? secondsMax, let seconds = slot.lateSeconds, seconds > secondsMax / 2 {
+            if let aside = slot.asideWords {
+                raise(.critical, "slot \(slot.name): \(aside)")
+            } else if let secondsMax = slotSecondsMax ?? secondsMax, let seconds = slot.lateSeconds,
+                seconds > secondsMax / 2
+            {
                 raise(seconds > secondsMax ? .critical : .warning, "slot \(slot.name): \(slot.words)")
             } else if state == .danger {
                 raise(
@@ -66,8 +70,16 @@ extension LagSample.Slot {
     /// By how much the confirmed position is older than it is where CDC follows; `nil` when that is not known.
     public var lateSeconds: Double? { confirmedAgeSeconds.map { max(0, $0 - Self.heartbeatSeconds) } ?? behindSeconds }
 
+    /// Which topics its reader does not write, since a table of theirs cannot be followed.
+    var asideWords: String? {
+        guard let aside = note?.aside, !aside.isEmpty else { return nil }
+        return aside.map { "\($0.topic) stands still since \($0.position), on account of \($0.table)" }
+            .joined(separator: "; ")
+    }
+
     /// How its reader does, in words that say what is.
     var words: String {
+        if let asideWords { return asideWords }
         let age = confirmedAgeSeconds.map { LagTable.time($0) }
         guard isActive else { return "nobody reads it" + (age.map { " since \($0)" } ?? "") }
         if let age {

@@ -1,3 +1,5 @@
+import Wire
+
 /// `fanout lag --check`: one line and an exit code, in the way of monitoring plugins.
 public struct LagCheck: Sendable {
     public enum Verdict: Int32, Sendable { case ok = 0, warning = 1, critical = 2, unknown = 3 }

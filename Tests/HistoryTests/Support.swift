@@ -20,7 +20,7 @@ final class Scene {
     let producer: ResendingProducer
     private var tag: UInt64 = 0
     /// Per partition, the next seq of `chat.incoming`, and its time.
-    private var seqs = [Int64](repeating: 0, count: Int(Scene.partitions))
+    var seqs = [Int64](repeating: 0, count: Int(Scene.partitions))
     private var ts = Int64(Date().timeIntervalSince1970 * 1000) - 60_000
 
     /// - Parameter rejectedBytesMax: too few, and nothing can be written to chat.rejected.

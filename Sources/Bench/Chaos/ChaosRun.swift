@@ -142,7 +142,9 @@ public final class ChaosRun {
             guard tries("importing people", { try importPeople() }) else { return }
         case .guest(let kind):
             let rounds = Int.random(in: 1...4, using: &generator)
-            guard tries("a \(kind.rawValue)", { try guests.invite(kind, beside: victim, rounds: rounds) }) else { return }
+            guard tries("a \(kind.rawValue)", { try guests.invite(kind, beside: victim, rounds: rounds) }) else {
+                return
+            }
         }
         blows[blow.name(of: victim), default: 0] += 1
         log.info("blow", ["round": .init(round), "blow": .string(blow.name(of: victim))])

@@ -171,6 +171,11 @@ public struct ConditionBook: Sendable {
 
     /// How things stand, and what has changed since the last look.
     public mutating func look(nowNs: UInt64) -> (Health.Verdict, [Change]) {
+        // Who has said nothing yet has not begun.
+        guard !entries.isEmpty else {
+            let note = Note(name: "start", reason: "it is starting", forMs: 0, isReady: false, isStuck: false)
+            return (Health.Verdict(notes: [note]), [])
+        }
         var notes: [Note] = []
         var changes: [Change] = []
         for index in entries.indices {

@@ -53,8 +53,9 @@ import Testing
     @Test func `another process that says it is ready on the chat server's port is not the chat server`() throws {
         let loop = try EventLoop()
         let address = Address(host: "127.0.0.1", port: 0)
-        let stranger = try MetricsServer(
-            on: loop, address: address, metrics: Metrics(), health: Health(clock: SystemClock()))
+        let health = Health(clock: SystemClock())
+        _ = health.condition("itself", failing: nil)
+        let stranger = try MetricsServer(on: loop, address: address, metrics: Metrics(), health: health)
         defer { stranger.close() }
         let client = try HTTPClient(loop: loop)
         defer { client.close() }

@@ -39,6 +39,13 @@ import Testing
         #expect(health.look().isAlive)
     }
 
+    @Test func `a process that has said nothing yet is not ready`() {
+        let health = Health(clock: clock)
+        #expect(!health.look().isReady && health.look().isAlive)
+        _ = health.condition("log", failing: nil)
+        #expect(health.look().isReady)
+    }
+
     @Test func `what goes by progress fails by itself when it is not met again, as of when it should have been`() {
         let health = Health(clock: clock)
         let log = health.condition("log", failing: nil)

@@ -28,6 +28,8 @@ public struct MediaStore: Sendable {
 
     /// A media type in lower case, without parameters; `nil` for what is none.
     static func mediaType(_ text: String) -> String? {
+        // Some letters beyond ASCII are ASCII in lower case.
+        guard text.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
         let type = text.lowercased()
         let parts = type.split(separator: "/", omittingEmptySubsequences: false)
         let marks = Array("/+.-".utf8)

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 @testable import WebSocket
 
@@ -100,8 +101,9 @@ import Testing
 
     @Test func `4.1 a client asks with all that the RFC wants, and with another key of 16 bytes each time`() throws {
         var keys: Set<String> = []
+        // The system's generator has no address, which ThreadSanitizer takes for one that all tests share.
+        var generator = SeededGenerator(SeededGenerator.freshSeed())
         for _ in 0..<100 {
-            var generator = SystemRandomNumberGenerator()
             let client = ClientHandshake(
                 host: "h:81", target: "/v1/ws?device=x", subprotocols: ["a", "b"], using: &generator)
             var parser = HTTPParser()
@@ -120,7 +122,7 @@ import Testing
     }
 
     @Test func `4.1 a client takes only the answer to its own key and offers`() throws {
-        var generator = SystemRandomNumberGenerator()
+        var generator = SeededGenerator(SeededGenerator.freshSeed())
         let client = ClientHandshake(host: "h", target: "/v1/ws", subprotocols: ["fanout.v1"], using: &generator)
         var parser = HTTPParser()
         var offset = 0

@@ -1,5 +1,5 @@
 import KafkaClient
-import Synchronization
+import Runtime
 import Testing
 
 @Suite struct ConfigurationTests {
@@ -89,7 +89,7 @@ import Testing
 }
 
 final class Lines: Sendable {
-    private let lines = Mutex<[KafkaLogLine]>([])
+    private let lines = Guarded<[KafkaLogLine]>([])
 
     var all: [KafkaLogLine] { lines.withLock { $0 } }
 

@@ -258,7 +258,8 @@ private struct Devices: @unchecked Sendable {
         #expect(
             eventually {
                 let why = stranger.stage.health.look().text
-                return why.contains("partitions: cannot reach chat server chat-1 at 127.0.0.1:") && why.contains("secret")
+                return why.contains("partitions: cannot reach chat server chat-1 at 127.0.0.1:")
+                    && why.contains("secret")
             })
         for _ in 0..<50 { try pipeline.send(to: Self.users) }
         pipeline.flush()

@@ -69,9 +69,9 @@ struct MessageAdmission {
         forgetOld(index, nowMs)
         let state = partitions[index]
         guard let oldest = state.underWay.first, nowMs - oldest.atMs >= limits.youthMs else { return true }
-        // It cannot have come back before it was sent.
         // Nothing is known of a pipeline that has brought nothing back yet.
         guard state.rate > 0 else { return true }
+        // It cannot have come back before it was sent.
         let silenceMs = nowMs - max(state.cameBackMs, oldest.atMs)
         if silenceMs >= limits.standstillMs, Double(silenceMs) * state.rate >= Self.missedAtStandstill * 1000 {
             partitions[index].backlogHalves = 2 * (state.total + 1)

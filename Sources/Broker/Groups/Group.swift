@@ -55,6 +55,9 @@ struct Group {
         emptySinceMs = nowMs
     }
 
+    /// Whether nobody is in the group, or about to be.
+    var isUnused: Bool { members.isEmpty && promised.isEmpty }
+
     func index(of member: String) -> Int? { members.firstIndex { $0.id == member } }
     func index(ofInstance instance: String) -> Int? { members.firstIndex { $0.instance == instance } }
 

@@ -185,17 +185,24 @@ final class GroupService {
         _ done: @escaping (BrokerError?) -> Void
     ) {
         guard !places.isEmpty else { return done(nil) }
-        coordinator.ensure(group, nowMs: monotonicMs)
+        offsets.begin(group, places.map(\.0))
         store(places.map { .offset(group: group, $0.0, $0.1) }) { [weak self] failure in
-            if failure == nil {
-                for (place, committed) in places { self?.offsets[group, place] = committed }
+            if let self {
+                self.offsets.end(group, places.map(\.0))
+                if failure == nil {
+                    // Only now: the group may have been deleted meanwhile.
+                    self.coordinator.ensure(group, nowMs: self.monotonicMs)
+                    for (place, committed) in places { self.offsets[group, place] = committed }
+                }
             }
             done(failure)
         }
     }
 
-    func deleteOffsets(_ group: String, _ places: [OffsetStore.Place], _ done: @escaping (BrokerError?) -> Void) {
-        let known = places.filter { offsets[group, $0] != nil }
+    func deleteOffsets(
+        _ group: String, _ places: some Collection<OffsetStore.Place>, _ done: @escaping (BrokerError?) -> Void
+    ) {
+        let known = Array(offsets.places(of: group).intersection(places))
         guard !known.isEmpty else { return done(nil) }
         store(known.map { .offset(group: group, $0, nil) }) { [weak self] failure in
             if failure == nil {
@@ -209,11 +216,12 @@ final class GroupService {
     func delete(_ group: String, _ done: @escaping (ErrorCode) -> Void) {
         guard let known = coordinator.groups[group] else { return done(.groupIDNotFound) }
         guard known.members.isEmpty else { return done(.nonEmptyGroup) }
-        let records = offsets.offsets(of: group).keys.map { GroupRecord.offset(group: group, $0, nil) }
+        let records = offsets.places(of: group).map { GroupRecord.offset(group: group, $0, nil) }
         store(records + [.group(group, nil)]) { [weak self] failure in
-            if failure == nil {
-                self?.offsets.remove(group)
-                self?.coordinator.remove(group)
+            if let self, failure == nil {
+                self.offsets.remove(group)
+                // Whoever has joined meanwhile stays.
+                if self.coordinator.groups[group]?.isUnused == true { self.coordinator.remove(group) }
             }
             done(failure?.protocolCode ?? .none)
         }
@@ -221,18 +229,22 @@ final class GroupService {
 
     /// A deleted topic takes its offsets along.
     func forgetOffsets(ofTopic topic: String) {
-        for (group, places) in offsets.groups {
-            deleteOffsets(group, places.keys.filter { $0.topic == topic }) { _ in }
+        for group in offsets.names {
+            deleteOffsets(group, offsets.places(of: group).filter { $0.topic == topic }) { _ in }
         }
     }
 
+    /// Deletes groups that nobody has been in, and that have committed nothing, for the time of retention. How long they
+    /// have been empty is reckoned by the monotonic clock, as members' deadlines are; commits carry the wall clock's time.
     func expireOffsets(nowMs: Int64) {
-        for (id, group) in coordinator.groups where group.members.isEmpty && group.promised.isEmpty {
-            let places = offsets.offsets(of: id)
-            let newest = places.values.map(\.committedMs).max() ?? 0
-            let idleSince = max(newest, group.emptySinceMs)
-            guard nowMs - idleSince > (places.isEmpty ? 60_000 : offsetsRetentionMs) else { continue }
+        for (id, group) in coordinator.groups where group.isUnused && !offsets.isUnderWay(id) {
+            let newest = offsets.offsets(of: id).values.map(\.committedMs).max()
+            let limitMs = newest == nil ? Self.emptyGroupMs : offsetsRetentionMs
+            guard monotonicMs - group.emptySinceMs > limitMs, nowMs - (newest ?? 0) > limitMs else { continue }
             delete(id) { _ in }
         }
     }
+
+    /// How long a group is kept that has committed nothing.
+    private static let emptyGroupMs: Int64 = 60_000
 }

@@ -25,8 +25,13 @@ final class DeafListener {
     deinit { close(descriptor) }
 }
 
-func limitDescriptors(to count: Int) {
-    var limit = rlimit(rlim_cur: rlim_t(count), rlim_max: rlim_t(count))
+/// Leaves the process so many descriptors more. The limit is on their numbers, and a process may have been started with
+/// numbers far apart.
+func leaveDescriptors(_ count: Int) {
+    let free = (0..<count).map { _ in dup(0) }
+    let end = (free.max() ?? 0) + 1
+    for descriptor in free { close(descriptor) }
+    var limit = rlimit(rlim_cur: rlim_t(end), rlim_max: rlim_t(end))
     _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 

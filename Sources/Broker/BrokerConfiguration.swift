@@ -64,5 +64,8 @@ public struct BrokerConfiguration: Sendable {
     /// Producer ids are counted from here; nil: from anywhere, so that no two brokers of all time give the same.
     var lastProducerID: Int64?
 
+    /// In place of the one that the clock gives (`Catalog.nextEpoch`), where answers must be the same each time.
+    var leaderEpoch: Int32?
+
     public init(dataDirectory: String) { self.dataDirectory = dataDirectory }
 }

@@ -26,7 +26,7 @@ public final class CDC: Sendable {
         self.configuration = configuration
         self.log = log
         self.clock = clock
-        self.metrics = CDCMetrics(metrics)
+        self.metrics = CDCMetrics(metrics, log)
         health = Health(log: log, metrics: metrics, clock: clock)
         conditions = CDCHealth(health)
     }

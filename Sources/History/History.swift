@@ -76,7 +76,10 @@ public final class History: Sendable {
         let postgresUp: Gauge
         let reachedMs: Gauge
 
-        init(_ metrics: Metrics) {
+        let faults: ReadFaults
+
+        init(_ metrics: Metrics, _ log: Log) {
+            faults = ReadFaults(log, metrics, stage: "history")
             stored = metrics.counter("fanout_history_stored_total", "Messages stored")
             repeated = metrics.counter("fanout_history_repeated_total", "Messages that were stored before")
             rejected = metrics.counter("fanout_history_rejected_total", "Records that could not be stored")
@@ -94,7 +97,7 @@ public final class History: Sendable {
         self.configuration = configuration
         self.log = log
         self.clock = clock
-        counts = Counts(metrics)
+        counts = Counts(metrics, log)
         health = Health(log: log, metrics: metrics, clock: clock)
         postgres = health.condition("postgres", failing: "nothing has been stored or read there yet")
     }

@@ -172,6 +172,7 @@ final class HistorySink {
     // MARK: Events
 
     private func handle(_ event: ConsumerEvent) throws {
+        stage.counts.faults.tell(event)
         switch event {
         case .assigned(let partitions):
             assigned = partitions.filter { $0.topic == messagesName }.map(\.partition)
@@ -188,7 +189,9 @@ final class HistorySink {
             try consumer.unassign()
         case .committed(_, let error):
             if let error { log.debug("offsets not committed", ["error": "\(error)"]) }
-        case .endOfPartition: break
+        case .endOfPartition, .passedOver: break
+        // Whether the log has what is stored is looked at where it starts over.
+        case .lostPlace: try startOverLater()
         case .error(let error, _):
             if error.isFatal { throw HistoryError(error.isNameTaken ? .nameTaken : .kafka, "\(error)") }
             if error.code == .authentication || error.code == .authorization {

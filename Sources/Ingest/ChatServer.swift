@@ -1,4 +1,5 @@
 public import Runtime
+import KafkaClient
 import Synchronization
 import System
 import Wire
@@ -8,6 +9,7 @@ public final class ChatServer: Sendable {
     private let configuration: IngestConfiguration
     private let log: Log
     private let registry: Metrics
+    private let faults: ReadFaults
     public let health: Health
     private let serving: Health.Condition
     private let verifier: TokenVerifier
@@ -28,6 +30,7 @@ public final class ChatServer: Sendable {
         serving = health.condition("serving", failing: "starting")
         progress = ControlReader.Progress(
             health.condition("users", failing: "reading chat.users: who may not be let in is not known yet"))
+        faults = ReadFaults(log, metrics, stage: "ingest")
         verifier = try TokenVerifier(configuration.tokens)
     }
 
@@ -114,9 +117,10 @@ public final class ChatServer: Sendable {
     private func startControl() throws -> LoopThread {
         let configuration = configuration
         return try LoopThread.start(name: "chat-control") {
-            [siblings, directory, progress, verifier, revocations, log, registry] loop in
+            [siblings, directory, progress, verifier, revocations, log, registry, faults] loop in
             let reader = try ControlReader(
-                configuration, on: loop, directory: directory, progress: progress, log: log, metrics: registry
+                configuration, on: loop, directory: directory, progress: progress, log: log, metrics: registry,
+                faults: faults
             ) { rows in
                 let hit = revocations.apply(rows)
                 if !hit.isEmpty { siblings.forEach { $0.revoke(hit) } }

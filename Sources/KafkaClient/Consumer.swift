@@ -18,6 +18,7 @@
 // - Waiting at `wakeDescriptor` is no polling, nor is our own fetching: where librdkafka has nothing to tell for that long,
 //   the group would put its member out. So whoever waits at the descriptor calls `stayInGroup` now and then.
 internal import CRdKafka
+public import Wire
 
 @safe
 public final class Consumer {
@@ -32,6 +33,8 @@ public final class Consumer {
     private var topics = unsafe [(handle: OpaquePointer, name: String)]()
     private var lastSeen: (handle: OpaquePointer, topic: ConsumerTopic)?
     private var topicsWithLeaders: Set<String> = []
+    /// Where librdkafka was told to read, in case that it has to be told again.
+    var begun: [TopicPartition: PartitionStart] = [:]
     private var batchesAlive = 0
     private var spareSlots: SlotRoom?
     private var isClosed = false
@@ -129,6 +132,10 @@ public final class Consumer {
         unsafe lastSeen = (raw, topic)
         return topic
     }
+
+    /// Which log stands under a topic's name, as far as the brokers have told; nil also where librdkafka fetches, which does
+    /// not tell (2.0.2). It is known by the time that records of the topic come.
+    public func identity(of topic: String) -> LogIdentity? { fetcher?.cluster.identity(of: topic) }
 
     // MARK: Polling
 
@@ -259,6 +266,15 @@ public final class Consumer {
         if code == RD_KAFKA_RESP_ERR__PARTITION_EOF, let partition {
             return .endOfPartition(partition, nextOffset: offset)
         }
+        if code == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, let partition {
+            // No commit is nothing that comes here (`resolveCommitted`), except where that is to be an error.
+            let text = unsafe rd_kafka_event_error_string(raw).map { unsafe String(cString: $0) } ?? ""
+            let place = LostPlace(
+                partition: partition, position: offset >= 0 ? offset : nil, log: nil, leaderEpoch: nil,
+                reason: .outOfRange(try? watermarks(partition, timeoutMs: 1000)))
+            log?(KafkaLogLine(level: .debug, facility: "FETCH", message: "\(place.partition): \(text)"))
+            return .lostPlace(place)
+        }
         let text = unsafe rd_kafka_event_error_string(raw).map { unsafe String(cString: $0) }
         let place = partition.map { "consume \($0)" } ?? "consumer"
         // Whatever the event is called: librdkafka 2.0.2 has several names for a member that was fenced.
@@ -300,8 +316,21 @@ public final class Consumer {
         let raw = try unsafe handle.raw
         guard let starts else { return try check(unsafe rd_kafka_assign(raw, nil), "unassign") }
         if fetcher == nil { try learnLeaders(of: starts) }
-        let list = PartitionList(fetcher == nil ? starts : [])
+        let list = PartitionList(fetcher == nil ? try resolved(starts) : [])
+        begun = Dictionary(starts.map { ($0.partition, $0) }) { $1 }
         try check(unsafe rd_kafka_assign(raw, list.raw), "assign")
+    }
+
+    /// To librdkafka, a partition without a commit and one whose place fell out of the log are the same. So the first is
+    /// decided here, and only the second is left to its `auto.offset.reset=error`.
+    private func resolved(_ starts: [PartitionStart]) throws(KafkaError) -> [PartitionStart] {
+        let asked = starts.indices.filter { starts[$0].position == .committed }
+        guard hasGroup, !asked.isEmpty, options.startWithoutCommit != .error else { return starts }
+        var starts = starts
+        for (index, offset) in zip(asked, try committed(asked.map { starts[$0].partition })) where offset == nil {
+            starts[index].position = options.startWithoutCommit == .earliest ? .beginning : .end
+        }
+        return starts
     }
 
     /// A partition that is assigned before its leader is known waits half a second for a timer of librdkafka's; asking

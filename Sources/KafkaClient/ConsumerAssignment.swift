@@ -26,6 +26,7 @@ extension Consumer {
         {
             throw error
         }
+        for start in starts { begun[start.partition] = start }
     }
 
     public func remove(_ partitions: [TopicPartition]) throws(KafkaError) {
@@ -37,6 +38,7 @@ extension Consumer {
         {
             throw error
         }
+        for partition in partitions { begun[partition] = nil }
     }
 
     public var assignment: [TopicPartition] {
@@ -58,7 +60,17 @@ extension Consumer {
         let error = unsafe KafkaError(
             consuming: rd_kafka_seek_partitions(raw, list.raw, Int32(clamping: timeout)), place: "seek")
         if let error { throw error }
-        if let error = list.firstError(place: "seek") { throw error }
+        // One that has lost its place cannot be sought any more (2.0.2): everything is assigned again.
+        guard list.entries.contains(where: { $0.error == RD_KAFKA_RESP_ERR__STATE }) else {
+            if let error = list.firstError(place: "seek") { throw error }
+            return
+        }
+        let all = Array(begun.keys)
+        for (partition, position) in zip(all, try positions(all)) {
+            if let position { begun[partition]?.position = .offset(position) }
+        }
+        for start in starts { begun[start.partition] = start }
+        try assign(Array(begun.values))
     }
 
     /// Stops fetching; messages already polled stay valid. Pausing drops what had been fetched ahead, so pause for long
@@ -99,15 +111,20 @@ extension Consumer {
 extension DirectFetcher {
     func assign(_ starts: [PartitionStart]) {
         for index in entries.indices where entries[index].state.isAssigned { entries[index].state.unassign() }
-        for start in starts { entries[place(start.partition)].state.assign(start.position.forFetching) }
+        for start in starts { assign(start) }
         changed()
+    }
+
+    private func assign(_ start: PartitionStart) {
+        entries[place(start.partition)].state.assign(
+            start.position.forFetching, log: start.log, epoch: start.leaderEpoch ?? -1)
     }
 
     func add(_ starts: [PartitionStart]) throws(KafkaError) {
         for start in starts where assigned(start.partition) != nil {
             throw KafkaError(RD_KAFKA_RESP_ERR__CONFLICT, place: "assign more: \(start.partition)")
         }
-        for start in starts { entries[place(start.partition)].state.assign(start.position.forFetching) }
+        for start in starts { assign(start) }
         changed()
     }
 
@@ -118,7 +135,8 @@ extension DirectFetcher {
 
     func seek(_ starts: [PartitionStart]) throws(KafkaError) {
         for (index, start) in zip(try indices(of: starts.map(\.partition), "seek"), starts) {
-            entries[index].state.seek(start.position.forFetching)
+            entries[index].state.seek(
+                start.position.forFetching, log: start.log, epoch: start.leaderEpoch ?? -1)
         }
         changed()
     }

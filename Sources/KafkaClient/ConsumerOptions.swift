@@ -5,7 +5,8 @@ public struct ConsumerOptions: Sendable {
     /// rebalance.
     public var groupInstanceID: String?
     public var strategy = Strategy.range
-    /// Where to start in a partition with no committed position, or whose position is no longer in the log.
+    /// Where to start in a partition with no committed position. A position that is no longer in the log is never replaced
+    /// by this: it is a `ConsumerEvent.lostPlace`.
     public var startWithoutCommit = StartWithoutCommit.earliest
     /// Report when the end of a partition is reached (`ConsumerEvent.endOfPartition`).
     public var reportsEndOfPartition = false
@@ -50,7 +51,8 @@ extension ConsumerOptions {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("partition.assignment.strategy", strategy.rawValue),
-            ("auto.offset.reset", startWithoutCommit.rawValue),
+            // What there is no commit for is decided before (`Consumer.resolved`).
+            ("auto.offset.reset", "error"),
             ("enable.partition.eof", reportsEndOfPartition ? "true" : "false"),
             ("session.timeout.ms", "\(sessionTimeoutMs)"),
             ("heartbeat.interval.ms", "\(heartbeatIntervalMs)"),
@@ -88,7 +90,13 @@ public enum ConsumerEvent: Sendable {
     case endOfPartition(TopicPartition, nextOffset: Int64)
     /// The result of `commitLater`.
     case committed([CommittedOffset], error: KafkaError?)
-    /// A partition's position fell out of the log and `startWithoutCommit` is `.error`, a topic vanished, all brokers
-    /// are down, … librdkafka goes on trying unless the error is fatal.
+    /// The place of a partition is not in the log that is there now. The partition stands still until `seek` or `assign`
+    /// says where to go on: whoever does names what is lost (`LostPlace.description`).
+    case lostPlace(LostPlace)
+    /// Batches that are damaged in the log, however often they are asked for, held these offsets, or what of them was still
+    /// to be read. Reading goes on behind them.
+    case passedOver(TopicPartition, Range<Int64>, reason: String)
+    /// There is no committed position and `startWithoutCommit` is `.error`, a topic is not there, all brokers are down, …
+    /// It goes on trying unless the error is fatal.
     case error(KafkaError, TopicPartition?)
 }

@@ -20,6 +20,13 @@ public struct Message: ~Escapable {
     public var partition: Int32 { unsafe slot.pointee.partition }
     public var offset: Int64 { unsafe slot.pointee.offset }
 
+    /// Of the leader that took it: kept beside a position, it tells later whether the log was cut off below that. nil
+    /// where librdkafka fetches, which does not say.
+    public var leaderEpoch: Int32? {
+        let epoch = unsafe slot.pointee.leaderEpoch
+        return epoch >= 0 ? epoch : nil
+    }
+
     /// nil when the record has no key.
     public var key: Span<UInt8>? {
         @_lifetime(copy self)

@@ -20,6 +20,8 @@ public struct MessageBatch: ~Copyable {
     struct Slot {
         var topic: ConsumerTopic
         var partition: Int32
+        /// -1 when it is not known.
+        var leaderEpoch: Int32 = -1
         var hasLogAppendTime: Bool
         var offset: Int64
         /// 0 when there is none.
@@ -79,8 +81,8 @@ public struct MessageBatch: ~Copyable {
         let base = unsafe content.start + start
         let record = found.record
         var slot = unsafe Slot(
-            topic: topic, partition: partition, hasLogAppendTime: found.hasLogAppendTime, offset: found.offset,
-            timestampMs: max(0, found.timestampMs))
+            topic: topic, partition: partition, leaderEpoch: found.leaderEpoch,
+            hasLogAppendTime: found.hasLogAppendTime, offset: found.offset, timestampMs: max(0, found.timestampMs))
         if let key = record.key { unsafe (slot.key, slot.keyCount) = (base + key.lowerBound, key.count) }
         if let value = record.value { unsafe (slot.value, slot.valueCount) = (base + value.lowerBound, value.count) }
         if record.headerCount > 0 {

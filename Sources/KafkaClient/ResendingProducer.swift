@@ -8,6 +8,8 @@
 //
 // The work is done by `DirectProducer` where it can, and by librdkafka where its properties ask for what only librdkafka
 // has: encryption, SASL, compression, lingering (docs/decisions/008).
+public import Wire
+
 public final class ResendingProducer {
     private enum Engine {
         case direct(DirectProducer)
@@ -60,6 +62,15 @@ public final class ResendingProducer {
         switch engine {
         case .direct(let producer): producer.topic(name, isPatient: false)
         case .librdkafka(let producer): try producer.topic(name)
+        }
+    }
+
+    /// Which log stands under a topic's name, as far as the brokers have told; nil where librdkafka writes, which does not
+    /// tell (2.0.2). It is known after `warmUp`.
+    public func identity(of topic: String) -> LogIdentity? {
+        switch engine {
+        case .direct(let producer): producer.cluster.identity(of: topic)
+        case .librdkafka: nil
         }
     }
 

@@ -1,4 +1,5 @@
 internal import CRdKafka
+public import Wire
 
 public struct TopicPartition: Hashable, Sendable, Comparable, CustomStringConvertible {
     public var topic: String
@@ -37,10 +38,20 @@ public enum StartPosition: Hashable, Sendable {
 public struct PartitionStart: Hashable, Sendable {
     public var partition: TopicPartition
     public var position: StartPosition
+    /// The log that an offset was taken from. Where another one stands under the name, nothing is read
+    /// (`ConsumerEvent.lostPlace`). nil: whichever is there.
+    public var log: LogIdentity?
+    /// The leader's epoch that the record before an offset was taken in (`Message.leaderEpoch`). Where the log was cut off
+    /// below the offset since, nothing is read. nil: that is not looked at.
+    public var leaderEpoch: Int32?
 
-    public init(_ partition: TopicPartition, at position: StartPosition) {
+    public init(
+        _ partition: TopicPartition, at position: StartPosition, log: LogIdentity? = nil, leaderEpoch: Int32? = nil
+    ) {
         self.partition = partition
         self.position = position
+        self.log = log
+        self.leaderEpoch = leaderEpoch
     }
 }
 

@@ -127,7 +127,9 @@ public final class Tail {
     }
 
     /// Gives what has come to `output`, a line at a time; waits a moment when nothing has.
-    public func poll(_ output: (String) -> Void) throws(KafkaError) {
+    public func poll(
+        _ output: (String) -> Void, complain: (String) -> Void = { _ in }
+    ) throws(KafkaError) {
         let batch = consumer.poll(maxMessages: 1000, timeoutMs: 100)
         for index in 0..<batch.count {
             let message = batch[index]
@@ -136,7 +138,15 @@ public final class Tail {
                 key: message.key, value: message.value)
             { output(line) }
         }
-        if case .error(let error, _) = batch.event, !error.isRetriable { throw error }
+        switch batch.event {
+        case .lostPlace(let place):
+            complain("\(place)")
+            try consumer.seek([PartitionStart(place.partition, at: .beginning)])
+        case .passedOver(let partition, let offsets, let reason):
+            complain("\(partition): \(offsets.lowerBound)...\(offsets.upperBound - 1) cannot be read: \(reason)")
+        case .error(let error, _) where !error.isRetriable: throw error
+        default: break
+        }
     }
 
     public func close() { consumer.close(deadlineMs: 500) }

@@ -1,3 +1,4 @@
+import KafkaClient
 import Runtime
 
 /// What the stage counts.
@@ -18,7 +19,10 @@ struct PushMetrics {
     let paused: Gauge
     let latency: Histogram
 
-    init(_ metrics: Metrics) {
+    let faults: ReadFaults
+
+    init(_ metrics: Metrics, _ log: Log) {
+        faults = ReadFaults(log, metrics, stage: "push")
         records = metrics.counter("fanout_push_records_total", "Records read from chat.push.")
         rejected = metrics.counter("fanout_push_rejected_total", "Records that could not be read.")
         let help = "Notices settled, by outcome."

@@ -22,7 +22,7 @@ public final class PushStage: Sendable {
     public init(_ configuration: PushConfiguration, log: Log, metrics: Metrics, clock: any Clock) {
         self.configuration = configuration
         self.log = log
-        self.metrics = PushMetrics(metrics)
+        self.metrics = PushMetrics(metrics, log)
         self.clock = clock
         health = Health(log: log, metrics: metrics, clock: clock)
     }

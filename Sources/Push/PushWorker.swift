@@ -172,6 +172,7 @@ final class PushWorker {
     // MARK: The group
 
     private func handle(_ event: ConsumerEvent) {
+        metrics.faults.tell(event)
         do throws(KafkaError) {
             switch event {
             case .assigned(let partitions):
@@ -189,6 +190,8 @@ final class PushWorker {
             case .error(let error, let partition):
                 log.warning("the log", ["error": "\(error)", "partition": "\(partition.map { "\($0)" } ?? "")"])
                 if error.isFatal { fail(error) }
+            case .passedOver: break
+            case .lostPlace(let place): try readOn(place)
             case .committed(_, let error):
                 if let error { commitFailed(error) }
             case .endOfPartition(let partition, _):
@@ -214,6 +217,21 @@ final class PushWorker {
         health.partitions.met()
         presenceLeft = Set(partitions.map(\.partition))
         presenceDeadlineMs = loop.monotonicMs + UInt64(Self.presenceWaitMs)
+    }
+
+    /// What waits of `chat.push` was written to a log that is another now, and its offsets with it. Reading goes on with what the
+    /// log has and was not read: behind the place where it was cut off, else from its beginning; receipts from its end.
+    private func readOn(_ place: LostPlace) throws(KafkaError) {
+        let names = configuration.names
+        var start = place.unread
+        switch names.topic(named: place.partition.topic) {
+        case .push:
+            coalescer.remove(partition: place.partition.partition)
+            tracker.remove(partition: place.partition.partition)
+        case .signals: start.position = .end
+        default: break
+        }
+        try consumer.seek([start])
     }
 
     /// From where the group stands, without being of it: nobody's partitions move, and nothing is committed.

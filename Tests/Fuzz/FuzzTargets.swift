@@ -187,7 +187,8 @@ private func segment(_ bytes: [UInt8]) {
         let file = Segment(directory: directory, partition: 0, baseOffset: 0)
         try File(file.logPath, .write, create: .truncate).write(bytes, at: 0)
         let log = PartitionLog(
-            topic: 1, partition: 0, directory: directory, files: OpenFiles(limit: 2), config: TopicConfig())
+            topic: 1, partition: 0, leaderEpoch: 0, directory: directory, files: OpenFiles(limit: 2),
+            config: TopicConfig())
         let report = try log.recover([(0, bytes.count)], PartitionLog.Recovered(), nowMs: 0)
         precondition(log.end.position + report.truncatedBytes == bytes.count, "bytes are missing")
         var next: Int64 = 0
@@ -252,7 +253,7 @@ private func fetch(_ bytes: [UInt8]) {
         partitions: (0..<3).map { AskedPartition(place: Int($0), topic: 0, partition: $0, life: 1, from: 0) },
         topics: ["t"])
     var reader = AnswerReader(answer.span)
-    if let fetched = try? FetchAnswer(&reader, question) {
+    if let fetched = try? FetchAnswer(&reader, question, version: 10) {
         for partition in fetched.partitions {
             var state = IncomingPartition(reset: .earliest, bytesMax: 1000)
             state.assign(.offset(0))
@@ -265,6 +266,6 @@ private func fetch(_ bytes: [UInt8]) {
         }
     }
     var other = AnswerReader(answer.span)
-    _ = try? OffsetAnswer.read(&other, question)
+    _ = try? OffsetAnswer.read(&other, question, version: 2)
     drain(IncomingRecords(answer, 0..<bytes.count, from: 0, aborted: []))
 }

@@ -221,25 +221,22 @@ import Testing
     }
 
     @Test(arguments: ClientEngine.allCases)
-    func `a position that fell out of the log is an event when asked for`(_ engine: ClientEngine) throws {
+    func `a position behind the log's end is an event`(_ engine: ClientEngine) throws {
         let cluster = try MockCluster()
         try cluster.createTopic("t", partitions: 1)
         try write(["a"], to: "t", cluster.configuration)
-        var options = ConsumerOptions()
-        options.startWithoutCommit = .error
-        let consumer = try Consumer(engine.configuration(cluster.configuration), options) { _ in }
+        let consumer = try Consumer(engine.configuration(cluster.configuration), ConsumerOptions()) { _ in }
         try consumer.assign([PartitionStart(TopicPartition("t", 0), at: .offset(77))])
         var seen: [Seen] = []
-        var failure: KafkaError?
+        var found: LostPlace?
         try consumer.takeUntil(&seen) { event in
-            if case .error(let error, let partition) = event {
-                failure = error
-                #expect(partition == TopicPartition("t", 0))
-            }
+            if case .lostPlace(let place) = event { found = place }
         } _: { _ in
-            failure != nil
+            found != nil
         }
-        #expect(failure?.code == .offsetOutOfRange)
+        #expect(found?.partition == TopicPartition("t", 0))
+        #expect(found?.position == 77)
+        #expect(found?.reason == .outOfRange(Watermarks(low: 0, high: 1)))
     }
 }
 

@@ -14,6 +14,7 @@ struct EncodedBatch {
     var producerID: Int64 = -1
     var baseTimestamp: Int64 = 1000
     var maxTimestamp: Int64 = 2000
+    var leaderEpoch: Int32 = 0
     /// In place of the key that a record has otherwise, which is none.
     var key: [UInt8]?
 
@@ -58,7 +59,7 @@ struct EncodedBatch {
         var bytes: [UInt8] = []
         bytes.appendBigEndian(base)
         bytes.appendBigEndian(Int32(covered.count + 9))
-        bytes.appendBigEndian(0 as Int32)
+        bytes.appendBigEndian(leaderEpoch)
         bytes.append(2)
         bytes.appendBigEndian(CRC32C.checksum(covered.span))
         return bytes + covered

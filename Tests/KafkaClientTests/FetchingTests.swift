@@ -147,7 +147,9 @@ import Testing
     }
 
     @Test(arguments: ClientEngine.allCases)
-    func `what is deleted before it is read is passed over, or said`(_ engine: ClientEngine) throws {
+    func `what is deleted before it is read is said, and the partition stands still until it is sought`(
+        _ engine: ClientEngine
+    ) throws {
         let topic = try topic(partitions: 1)
         try write(0..<20, to: topic, configuration())
         let partition = TopicPartition(topic, 0)
@@ -157,14 +159,17 @@ import Testing
             options.startWithoutCommit = start
             let consumer = try Consumer(engine.configuration(configuration()), options) { _ in }
             try consumer.assign([PartitionStart(partition, at: .offset(5))])
-            var (seen, failure) = ([Seen](), KafkaError?.none)
+            var (seen, places) = ([Seen](), [LostPlace]())
             try consumer.takeUntil(&seen) { event in
-                if case .error(let error, _) = event { failure = error }
+                guard case .lostPlace(let place) = event else { return }
+                places.append(place)
+                try consumer.seek([PartitionStart(partition, at: .offset(14))])
             } _: {
-                $0.count == 8 || failure != nil
+                $0.count == 6
             }
-            #expect(seen.map(\.offset) == (start == .error ? [] : Array(12..<20)))
-            #expect(failure?.code == (start == .error ? .offsetOutOfRange : nil))
+            #expect(seen.map(\.offset) == Array(14..<20))
+            #expect(places.map(\.reason) == [.outOfRange(Watermarks(low: 12, high: 20))])
+            #expect(places.map(\.position) == [5])
         }
     }
 

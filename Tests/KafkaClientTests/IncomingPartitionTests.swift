@@ -1,30 +1,70 @@
 import TestSupport
 import Testing
+import Wire
 
 @testable import KafkaClient
 
 /// A partition that is read against a log which grows, loses its beginning, moves between brokers, answers late, wrongly
 /// or not at all, while its reader seeks, pauses and resumes.
 @Suite struct IncomingPartitionTests {
-    /// The log, some of whose offsets are gone (compaction, markers of transactions).
+    /// The log, some of whose offsets are gone (compaction, markers of transactions). It may be cut off by a new leader,
+    /// or be another under the same name.
     private struct LogModel {
         var start: Int64 = 0
         var end: Int64 = 0
         var gone: Set<Int64> = []
         var leader: Int32 = 1
+        var identity = LogIdentity(topicID: UUID(high: 1, low: 1))
+        var epoch: Int32 = 0
+        /// Where the epochs that wrote begin.
+        var epochs: [(epoch: Int32, start: Int64)] = []
+        /// What stands at each offset, other than at the same of another log or before it was cut off.
+        var values: [Int64: String] = [:]
+        /// Where batches begin: what was written together stays together, whoever asks.
+        var batches: [Int64] = []
+        var writes = 0
 
-        /// What a broker answers: batches of one to four records, the first of which may begin before what was asked.
-        func answer(from: Int64, limit: Int, _ random: inout SeededGenerator) -> (bytes: [UInt8], starts: [Int]) {
+        mutating func append(_ count: Int64, _ random: inout SeededGenerator) {
+            guard count > 0 else { return }
+            if epochs.last?.epoch != epoch { epochs.append((epoch, end)) }
+            for offset in end..<end + count {
+                if offset == end || Int.random(in: 0..<3, using: &random) == 0 { batches.append(offset) }
+                writes += 1
+                values[offset] = "\(writes)"
+            }
+            end += count
+        }
+
+        mutating func cutOff(at offset: Int64) {
+            epoch += 1
+            end = offset
+            epochs.removeAll { $0.start >= offset }
+            batches.removeAll { $0 >= offset }
+            gone = gone.filter { $0 < offset }
+        }
+
+        mutating func makeAgain(_ number: UInt64) {
+            (start, end, gone, epoch, epochs, batches) = (0, 0, [], 0, [], [])
+            identity = LogIdentity(topicID: UUID(high: 1, low: number))
+        }
+
+        func end(of asked: Int32) -> (epoch: Int32, offset: Int64) {
+            (epochs.last { $0.epoch <= asked }?.epoch ?? asked, epochs.first { $0.epoch > asked }?.start ?? end)
+        }
+
+        func epoch(at offset: Int64) -> Int32 { epochs.last { $0.start <= offset }?.epoch ?? epoch }
+
+        /// What a broker answers: whole batches, the first of which may begin before what was asked.
+        func answer(from: Int64, limit: Int) -> (bytes: [UInt8], starts: [Int]) {
             var (bytes, starts) = ([UInt8](), [Int]())
-            var next = max(start, from - Int64.random(in: 0..<3, using: &random))
-            while next < end, bytes.count < limit {
-                let last = min(end - 1, next + Int64.random(in: 0..<4, using: &random))
+            for (index, base) in batches.enumerated() where bytes.count < limit {
+                let last = (index + 1 < batches.count ? batches[index + 1] : end) - 1
+                guard last >= from else { continue }
                 starts.append(bytes.count)
-                bytes +=
-                    EncodedBatch(
-                        base: next, last: last, offsets: (next...last).filter { !gone.contains($0) }
-                    ).bytes
-                next = last + 1
+                var batch = EncodedBatch(base: base, last: last, offsets: (base...last).filter { !gone.contains($0) })
+                batch.leaderEpoch = epoch(at: base)
+                batch.value = { Array((values[$0] ?? "").utf8) }
+                bytes += batch.bytes
             }
             return (bytes, starts)
         }
@@ -35,9 +75,13 @@ import Testing
         var wish: IncomingPartition.Wish
         /// What the broker answered, at some time in between.
         var answer: (bytes: AnswerBytes, end: Int64, error: Int16)
+        /// Of an offset, or of an epoch's end.
+        var found: (offset: Int64, epoch: Int32) = (-1, -1)
+        /// It was asked when the log had ceased to change.
+        var isCalm: Bool
     }
 
-    @Test func `whatever is answered, lost and sought, each record comes once, in order, from where it was wanted`() {
+    @Test func `whatever is answered, lost, sought, cut off and made again, a reader has what the log has, in order`() {
         let base = SeededGenerator.freshSeed()
         print("seed \(base) (a partition that is read; FANOUT_SEED=\(base) runs it again)")
         for round in 0..<400 as Range<UInt64> { run(seed: base &+ round) }
@@ -48,25 +92,35 @@ import Testing
         func chance(_ odds: Int) -> Bool { Int.random(in: 0..<odds, using: &random) == 0 }
         var log = LogModel()
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
-        var arrivals: [(life: UInt32, records: IncomingRecords)] = []
+        var arrivals: [(life: UInt32, records: IncomingRecords?, lost: LostPlace.Reason?)] = []
         var damages: [Int64: Int] = [:]
         var underWay: [Question] = []
+        /// What the reader has seen of the log that it believes in.
+        var view: [Int64: String] = [:]
         /// The first offset that the reader has not seen, since it last said where to read.
         var expected: Int64 = 0
-        var ends: [Int64] = []
+        var (logs, losses) = (UInt64(1), 0)
         partition.assign(.earliest)
         var (now, steps) = (UInt64(1), 0)
+        /// The reader has been given records, or none, of the log as it is in the end.
+        var isSettled = false
         /// What the reader sees next: whatever of the log is left.
         func nextThere() -> Int64 {
             var offset = max(expected, log.start)
             while offset < log.end, log.gone.contains(offset) { offset += 1 }
             return offset
         }
-        while steps < 300 || nextThere() < log.end || !underWay.isEmpty {
+        func follow(_ outcome: IncomingPartition.Outcome) {
+            if case .lost(let reason, _) = outcome { arrivals.append((partition.life, nil, reason)) }
+        }
+        while steps < 300 || nextThere() < log.end || !underWay.isEmpty || !arrivals.isEmpty
+            || partition.log != log.identity || !isSettled
+        {
             steps += 1
             let isCalm = steps > 300
             if steps > 3000 {
-                Issue.record("seed \(seed): stuck at \(expected) of \(log)")
+                let wish = partition.wish(nowNs: .max)
+                Issue.record("seed \(seed): stuck at \(expected) of \(log.start)..<\(log.end), \(wish)")
                 return
             }
             now += isCalm ? 600_000_000 : UInt64.random(in: 0...30_000_000, using: &random)
@@ -74,23 +128,24 @@ import Testing
                 if chance(2) {
                     let more = Int64.random(in: 0..<8, using: &random)
                     for offset in log.end..<log.end + more where chance(5) { log.gone.insert(offset) }
-                    log.end += more
+                    log.append(more, &random)
                 }
-                if chance(40) { log.leader = 3 - log.leader }
+                if chance(40) { (log.leader, log.epoch) = (3 - log.leader, log.epoch + 1) }
                 if chance(60) { log.start = min(log.end, log.start + Int64.random(in: 0..<10, using: &random)) }
-                if chance(20) { partition.pause() }
-                if chance(25) {
-                    expected = Int64.random(in: log.start...log.end, using: &random)
-                    partition.seek(.offset(expected))
+                if chance(70) {
+                    log.leader = 3 - log.leader
+                    // Between two batches, as brokers do.
+                    let places = log.batches.filter { $0 >= log.start } + [log.end]
+                    log.cutOff(at: places[Int.random(in: places.indices, using: &random)])
                 }
+                if chance(120) {
+                    logs += 1
+                    log.makeAgain(logs)
+                }
+                if chance(20) { partition.pause() }
                 if chance(60) {
                     partition.unassign()
-                    if chance(2) {
-                        partition.assign(.earliest)
-                        expected = 0
-                    } else {
-                        partition.assign(.offset(expected))
-                    }
+                    partition.assign(.offset(expected), log: partition.log, epoch: partition.epoch)
                 }
             }
             if chance(3) || isCalm { partition.resume() }
@@ -98,20 +153,36 @@ import Testing
             switch wish {
             case .nothing, .time: break
             case .committed: Issue.record("nobody has asked for that")
-            case .leader: partition.leader = chance(4) && !isCalm ? 3 - log.leader : log.leader
-            case .offset, .records:
+            case .leader:
+                // Some broker that is asked has not heard yet.
+                let isOld = chance(4) && !isCalm
+                follow(
+                    partition.learned(
+                        leader: isOld ? 3 - log.leader : log.leader, epoch: isOld ? max(0, log.epoch - 1) : log.epoch,
+                        log: log.identity, nowNs: now))
+            case .offset, .records, .epochEnd:
                 partition.asked()
-                var answer = (bytes: AnswerBytes(count: 0), end: log.end, error: 0 as Int16)
-                if partition.leader != log.leader {
-                    answer.error = 6
+                var question = Question(
+                    life: partition.life, wish: wish, answer: (AnswerBytes(count: 0), log.end, 0), isCalm: isCalm)
+                if partition.log != log.identity {
+                    question.answer.error = 100
+                } else if partition.leader != log.leader {
+                    question.answer.error = 6
+                } else if partition.leaderEpoch != log.epoch {
+                    question.answer.error = partition.leaderEpoch < log.epoch ? 74 : 75
                 } else if chance(15), !isCalm {
-                    answer.error = [5, 7, 56, 13, 29][Int.random(in: 0..<5, using: &random)]
+                    question.answer.error = [5, 7, 56, 13, 78][Int.random(in: 0..<5, using: &random)]
+                } else if case .offset(let time) = wish {
+                    question.found = time == -2 ? (log.start, log.epoch(at: log.start)) : (log.end, log.epoch)
+                } else if case .epochEnd(let epoch) = wish {
+                    let end = log.end(of: epoch)
+                    question.found = (end.offset, end.epoch)
                 } else if case .records(let from) = wish {
                     if from < log.start || from > log.end {
-                        answer.error = 1
+                        question.answer.error = 1
                     } else {
                         var (bytes, starts) = log.answer(
-                            from: from, limit: Int.random(in: 1...400, using: &random), &random)
+                            from: from, limit: Int.random(in: 1...400, using: &random))
                         // Cut off, or damaged on the way.
                         if chance(5), bytes.count > 10 {
                             bytes.removeLast(Int.random(in: 1..<min(80, bytes.count), using: &random))
@@ -119,14 +190,14 @@ import Testing
                         // Not so often at one place that the batch would be given up.
                         if chance(12), !isCalm, !bytes.isEmpty, damages[from, default: 0] < 2 {
                             damages[from, default: 0] += 1
-                            // The offset that a batch begins with is the one thing that no checksum covers.
+                            // What stands before the checksum is believed.
                             let index = Int.random(in: bytes.indices, using: &random)
-                            if !starts.contains(where: { $0 <= index && index < $0 + 8 }) { bytes[index] ^= 1 }
+                            if !starts.contains(where: { $0 <= index && index < $0 + 17 }) { bytes[index] ^= 1 }
                         }
-                        answer.bytes = AnswerBytes(copying: bytes.span)
+                        question.answer.bytes = AnswerBytes(copying: bytes.span)
                     }
                 }
-                underWay.append(Question(life: partition.life, wish: wish, answer: answer))
+                underWay.append(question)
             }
             // Answers come late, also to questions of earlier lives, or are lost.
             while let question = underWay.first, isCalm || chance(2) {
@@ -141,60 +212,205 @@ import Testing
                 }
                 let (bytes, end, error) = question.answer
                 if case .offset = question.wish {
-                    _ = partition.found(log.start, error: error, life: question.life, nowNs: now)
+                    follow(
+                        partition.found(
+                            question.found.offset, epoch: question.found.epoch, error: error, life: question.life,
+                            nowNs: now))
+                } else if case .epochEnd = question.wish {
+                    follow(
+                        partition.found(
+                            epochEnd: question.found.offset, epoch: question.found.epoch, error: error,
+                            life: question.life, nowNs: now))
                 } else if error != 0 {
-                    _ = partition.failed(error, life: question.life, nowNs: now)
+                    follow(partition.failed(error, life: question.life, nowNs: now))
                 } else if let records = partition.answered(
                     bytes.span, 0..<bytes.count, end: end, life: question.life, hadRoom: true, nowNs: now)
                 {
                     #expect(records.skipsTo == nil, "seed \(seed)")
-                    if let end = records.end { ends.append(end) }
+                    isSettled = isCalm && question.isCalm
                     if !records.range.isEmpty {
                         arrivals.append(
-                            (question.life, IncomingRecords(bytes, records.range, from: records.from, aborted: [])))
+                            (
+                                question.life,
+                                IncomingRecords(bytes, records.range, from: records.from, aborted: []), nil
+                            ))
                     }
                 }
             }
             // The reader takes some of what waits, perhaps not all of an answer.
             var room = isCalm ? 1000 : Int.random(in: 0..<12, using: &random)
-            take: while room > 0, !arrivals.isEmpty {
-                guard arrivals[0].life == partition.life else {
+            take: while room > 0, let arrival = arrivals.first {
+                guard arrival.life == partition.life else {
                     arrivals.removeFirst()
                     continue
                 }
+                if let lost = arrival.lost {
+                    // It says where to go on, and forgets what is not in the log any more.
+                    arrivals.removeFirst()
+                    losses += 1
+                    switch lost {
+                    case .anotherLog:
+                        (view, expected) = ([:], 0)
+                        partition.seek(.earliest)
+                    case .truncated(let end):
+                        expected = end ?? 0
+                        view = view.filter { $0.key < expected }
+                        partition.seek(.offset(expected), log: partition.log, epoch: partition.epoch)
+                    case .outOfRange(let marks):
+                        expected = marks?.low ?? 0
+                        view = view.filter { $0.key < expected }
+                        partition.seek(.offset(expected))
+                    }
+                    continue
+                }
                 while room > 0 {
-                    switch arrivals[0].records.next() {
+                    guard let step = arrivals[0].records?.next() else { break take }
+                    switch step {
                     case .record(let found):
-                        // Those that were there when they were asked for may be gone from the log by now.
-                        let missing = (min(expected, found.offset)..<found.offset).first {
-                            $0 >= log.start && !log.gone.contains($0)
-                        }
-                        guard missing == nil, found.offset >= expected else {
-                            Issue.record(
-                                "seed \(seed): \(found.offset) comes at \(expected); missing: \(missing ?? -1)")
+                        guard found.offset >= expected, let records = arrivals[0].records else {
+                            Issue.record("seed \(seed): \(found.offset) comes at \(expected)")
                             return
                         }
+                        let start = records.contentStart
+                        let value = found.record.value.map {
+                            [UInt8](
+                                copying: records.content.span.extracting($0.lowerBound + start..<$0.upperBound + start))
+                        }
+                        view[found.offset] = String(decoding: value ?? [], as: UTF8.self)
                         expected = found.offset + 1
-                        partition.took(arrivals[0].records.lastOffset)
+                        partition.took(records.lastOffset)
                         room -= 1
                     case .broken:
                         Issue.record("seed \(seed): a batch is broken")
                         return
                     case .end:
-                        partition.took(arrivals[0].records.lastOffset)
+                        if let last = arrivals[0].records?.lastOffset { partition.took(last) }
                         arrivals.removeFirst()
                         continue take
                     }
                 }
             }
         }
-        #expect(ends.contains(log.end) || nextThere() >= log.end)
+        // What is left of the log, from where the reader last began, is what it has; and nothing else.
+        for offset in log.start..<max(log.start, log.end) where !log.gone.contains(offset) {
+            guard view[offset] == log.values[offset] else {
+                Issue.record("seed \(seed): \(offset) is \(view[offset] ?? "missing"), not \(log.values[offset] ?? "")")
+                return
+            }
+        }
+        #expect(view.keys.allSatisfy { $0 < log.end }, "seed \(seed): more than there is")
+    }
+
+    private func placed(at offset: Int64, epoch: Int32, leaderEpoch: Int32) -> IncomingPartition {
+        var partition = IncomingPartition(reset: nil, bytesMax: 1000)
+        partition.assign(.offset(offset), log: Self.log(1), epoch: epoch)
+        #expect(partition.learned(leader: 1, epoch: leaderEpoch, log: Self.log(1), nowNs: 1) == .nothing)
+        return partition
+    }
+
+    private static func log(_ number: UInt64) -> LogIdentity? { LogIdentity(topicID: UUID(high: 7, low: number)) }
+
+    @Test func `a kept position is held against the log before anything is read`() {
+        var partition = placed(at: 20, epoch: 3, leaderEpoch: 5)
+        #expect(partition.wish(nowNs: 1) == .epochEnd(3))
+        partition.asked()
+        #expect(
+            partition.found(epochEnd: 12, epoch: 3, error: 0, life: partition.life, nowNs: 1)
+                == .lost(.truncated(end: 12), position: 20))
+        #expect(partition.wish(nowNs: .max) == .nothing, "it stands still")
+        partition.seek(.offset(12), log: Self.log(1), epoch: 3)
+        #expect(partition.wish(nowNs: 2) == .epochEnd(3))
+        partition.asked()
+        #expect(partition.found(epochEnd: 12, epoch: 3, error: 0, life: partition.life, nowNs: 2) == .nothing)
+        #expect(partition.wish(nowNs: 2) == .records(from: 12))
+    }
+
+    @Test func `a new leader is asked for what was read before it is read from`() {
+        var partition = placed(at: 0, epoch: -1, leaderEpoch: 5)
+        partition.asked()
+        var batch = EncodedBatch(base: 0, last: 3, offsets: [0, 1, 2, 3])
+        batch.leaderEpoch = 4
+        let bytes = AnswerBytes(copying: batch.bytes.span)
+        _ = partition.answered(bytes.span, 0..<bytes.count, end: 4, life: partition.life, hadRoom: true, nowNs: 1)
+        partition.asked()
+        // FENCED_LEADER_EPOCH
+        #expect(partition.failed(74, life: partition.life, nowNs: 1) == .askLeader)
+        let later: UInt64 = 1_000_000_000
+        #expect(partition.wish(nowNs: later) == .leader)
+        #expect(
+            partition.learned(leader: 2, epoch: 4, log: Self.log(1), nowNs: later) == .askLeader, "who has not heard")
+        #expect(partition.learned(leader: 2, epoch: 6, log: Self.log(1), nowNs: later) == .nothing)
+        #expect(partition.wish(nowNs: 2 * later) == .epochEnd(4))
+        partition.asked()
+        #expect(partition.found(epochEnd: 9, epoch: 4, error: 0, life: partition.life, nowNs: later) == .nothing)
+        #expect(partition.wish(nowNs: 2 * later) == .records(from: 4))
+    }
+
+    @Test func `another log under the name is said once, and what comes late of it is not taken`() {
+        var partition = placed(at: 3, epoch: -1, leaderEpoch: 5)
+        partition.asked()
+        let outcome = IncomingPartition.Outcome.lost(.anotherLog(Self.log(2)), position: 3)
+        #expect(partition.learned(leader: 1, epoch: 1, log: Self.log(2), nowNs: 1) == outcome)
+        #expect(partition.learned(leader: 1, epoch: 1, log: Self.log(2), nowNs: 2) == .nothing)
+        let bytes = AnswerBytes(copying: EncodedBatch(base: 3, last: 3, offsets: [3]).bytes.span)
+        #expect(
+            partition.answered(bytes.span, 0..<bytes.count, end: 4, life: partition.life, hadRoom: true, nowNs: 2)
+                == nil)
+        // Who asks for whatever is there has it.
+        partition.seek(.earliest)
+        #expect(partition.log == Self.log(2))
+    }
+
+    @Test func `a topic that nobody knows any more is gone after half a second, one that never was is waited for`() {
+        var partition = placed(at: 3, epoch: -1, leaderEpoch: 5)
+        var unknown = IncomingPartition(reset: nil, bytesMax: 1000)
+        unknown.assign(.offset(0))
+        var now: UInt64 = 1
+        #expect(partition.hasNoLeader(error: 3, isTopic: true, nowNs: now) == .askLeader)
+        now += 400_000_000
+        #expect(partition.hasNoLeader(error: 3, isTopic: true, nowNs: now) == .askLeader)
+        now += 100_000_000
+        #expect(
+            partition.hasNoLeader(error: 3, isTopic: true, nowNs: now) == .lost(.anotherLog(nil), position: 3))
+        for _ in 0..<10 {
+            now += 100_000_000
+            #expect(unknown.hasNoLeader(error: 3, isTopic: true, nowNs: now) == .askLeader)
+        }
+    }
+
+    @Test func `a position that fell out of the log is said with where the log begins and ends`() {
+        for (position, low, high) in [(3, 5, 9), (12, 5, 9)] as [(Int64, Int64, Int64)] {
+            var partition = placed(at: position, epoch: -1, leaderEpoch: 5)
+            partition.asked()
+            #expect(partition.failed(1, life: partition.life, nowNs: 1) == .askLeader, "it may be another log")
+            #expect(partition.wish(nowNs: 1) == .leader)
+            #expect(partition.learned(leader: 1, epoch: 5, log: Self.log(1), nowNs: 1) == .nothing)
+            #expect(partition.wish(nowNs: 1) == .offset(time: -2))
+            partition.asked()
+            #expect(partition.found(low, epoch: 0, error: 0, life: partition.life, nowNs: 1) == .nothing)
+            #expect(partition.wish(nowNs: 1) == .offset(time: -1))
+            partition.asked()
+            #expect(
+                partition.found(high, epoch: 0, error: 0, life: partition.life, nowNs: 1)
+                    == .lost(.outOfRange(Watermarks(low: low, high: high)), position: position))
+            #expect(partition.wish(nowNs: .max) == .nothing)
+        }
+    }
+
+    @Test func `brokers that tell no topic ids are believed when the leader's epoch stays below the known one`() {
+        var partition = IncomingPartition(reset: nil, bytesMax: 1000)
+        partition.assign(.offset(3))
+        #expect(partition.learned(leader: 1, epoch: 5, nowNs: 1) == .nothing)
+        var now: UInt64 = 1
+        #expect(partition.learned(leader: 1, epoch: 0, nowNs: now) == .askLeader)
+        now += 5_000_000_000
+        #expect(partition.learned(leader: 1, epoch: 0, nowNs: now) == .lost(.anotherLog(nil), position: 3))
     }
 
     @Test func `a batch that is damaged each time is left out, with what is behind it kept`() throws {
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         partition.assign(.offset(10))
-        partition.leader = 1
+        _ = partition.learned(leader: 1, nowNs: 1)
         var damaged = EncodedBatch(base: 10, last: 12, offsets: [10, 11, 12]).bytes
         damaged[70] ^= 1
         let bytes = AnswerBytes(copying: (damaged + EncodedBatch(base: 13, last: 13, offsets: [13]).bytes).span)
@@ -215,7 +431,7 @@ import Testing
     @Test func `a format that is not read is said once, and nothing is asked any more until a seek`() throws {
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         partition.assign(.offset(0))
-        partition.leader = 1
+        _ = partition.learned(leader: 1, nowNs: 1)
         var old = EncodedBatch(base: 0, last: 0, offsets: [0]).bytes
         old[16] = 1
         let bytes = AnswerBytes(copying: old.span)
@@ -239,7 +455,7 @@ import Testing
     {
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         partition.assign(.offset(0))
-        partition.leader = 1
+        _ = partition.learned(leader: 1, nowNs: 1)
         func answer(_ range: Range<Int64>, end: Int64) -> Int64? {
             let batch =
                 range.isEmpty ? [] : EncodedBatch(base: range.lowerBound, last: end - 1, offsets: Array(range)).bytes
@@ -258,7 +474,7 @@ import Testing
     @Test func `what does not fit into an answer is asked for with more room`() {
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         partition.assign(.offset(0))
-        partition.leader = 1
+        _ = partition.learned(leader: 1, nowNs: 1)
         func answer(_ byteCount: Int, hadRoom: Bool) {
             let part = Array(EncodedBatch(base: 0, last: 3, offsets: [0, 1]).bytes.prefix(byteCount))
             let bytes = AnswerBytes(copying: part.span)

@@ -1,3 +1,4 @@
+import Foundation
 import System
 import TestSupport
 import Testing
@@ -108,11 +109,11 @@ import Wire
             if round % 3 == 0 { answer.removeLast(Int.random(in: 0..<answer.count, using: &random)) }
             let bytes = AnswerBytes(copying: answer.span)
             var reader = AnswerReader(bytes.span)
-            guard let fetched = try? FetchAnswer(&reader, question) else { continue }
+            guard let fetched = try? FetchAnswer(&reader, question, version: 10) else { continue }
             for partition in fetched.partitions {
                 var state = IncomingPartition(reset: .earliest, bytesMax: 1000)
                 state.assign(.offset(0))
-                state.leader = 1
+                _ = state.learned(leader: 1, nowNs: 1)
                 state.asked()
                 guard
                     let records = state.answered(
@@ -123,7 +124,7 @@ import Wire
                 drain(IncomingRecords(bytes, partition.records, from: 0, aborted: partition.aborted))
             }
             var other = AnswerReader(bytes.span)
-            _ = try? OffsetAnswer.read(&other, question)
+            _ = try? OffsetAnswer.read(&other, question, version: 2)
         }
     }
 
@@ -171,6 +172,64 @@ import Wire
             bytes += batches
         }
         return bytes
+    }
+
+    /// As Apache Kafka's own client writes them.
+    private static func golden(_ name: String, _ version: Int16) throws -> [[UInt8]] {
+        let tests = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        return try GoldenExchange.all(in: tests.appending(path: "BrokerTests/Golden/requests.txt")).filter {
+            $0.name == name && $0.version == version
+        }.map(\.answer)
+    }
+
+    private static let byName = AskedPartitions(
+        partitions: [AskedPartition(place: 7, topic: 0, partition: 0, life: 1, from: 0)], topics: ["t"],
+        logs: [LogIdentity(topicID: Wire.UUID(high: 3, low: 4))])
+
+    @Test func `answers with topic ids and varints are read as Apache Kafka writes them`() throws {
+        for bytes in try Self.golden("Metadata", 12) {
+            let framed = [0] + bytes
+            var reader = AnswerReader(framed.span)
+            try reader.begin(.metadata, version: 12)
+            let answer = try MetadataAnswer(&reader, version: 12)
+            #expect(answer.brokers == [.init(id: 1, host: "localhost", port: 9092)])
+            #expect(answer.topics.first?.name == "t")
+            #expect(answer.topics.first?.log == Self.byName.logs[0])
+            #expect(
+                answer.topics.first?.partitions == [
+                    .init(error: 0, index: 0, leader: 1, leaderEpoch: 0),
+                    .init(error: 0, index: 1, leader: 1, leaderEpoch: 0),
+                ])
+        }
+        for (version, form) in [(12, 12), (17, 13)] as [(Int16, Int16)] {
+            let bytes = [0] + (try #require(try Self.golden("Fetch", version).first))
+            var reader = AnswerReader(bytes.span)
+            try reader.begin(.fetch, version: form)
+            let answer = try FetchAnswer(&reader, Self.byName, version: form)
+            let partition = try #require(answer.partitions.first)
+            #expect(partition.asked.place == 7 && partition.error == 0 && partition.end == 4)
+            #expect(partition.records.count == 82)
+        }
+    }
+
+    @Test func `hostile answers with topic ids and varints are refused or read, and never more than that`() throws {
+        var random = SeededGenerator.announced(#function)
+        let metadata = try Self.golden("Metadata", 12)
+        let fetched = try Self.golden("Fetch", 17)
+        for _ in 0..<10_000 {
+            let one = Mutation.of([0] + metadata[Int.random(in: metadata.indices, using: &random)], &random)
+            var first = AnswerReader(one.span)
+            if (try? first.begin(.metadata, version: 12)) != nil { _ = try? MetadataAnswer(&first, version: 12) }
+            let other = Mutation.of([0] + fetched[0], &random)
+            var second = AnswerReader(other.span)
+            if (try? second.begin(.fetch, version: 13)) != nil,
+                let answer = try? FetchAnswer(&second, Self.byName, version: 13)
+            {
+                #expect(answer.partitions.allSatisfy { $0.records.upperBound <= other.count })
+            }
+            var third = AnswerReader(other.span)
+            _ = try? OffsetAnswer.readEpochEnds(&third, Self.byName)
+        }
     }
 
     @Test func `answers are put together from pieces of any size`() throws {

@@ -107,6 +107,9 @@ struct ChaosLogReader {
             }
             switch batch.event {
             case .endOfPartition(let partition, _): left[partition] = nil
+            case .lostPlace(let place): throw BenchError("\(place)")
+            case .passedOver(let partition, let offsets, let reason):
+                throw BenchError("\(partition) at \(offsets): \(reason)")
             case .error(let error, _) where !error.isRetriable: throw error
             default: break
             }

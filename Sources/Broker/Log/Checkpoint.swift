@@ -4,7 +4,7 @@ import Wire
 /// What start-up need not find out again: for every partition with data, up to where its files were verified and
 /// synchronized, and which producers wrote there. One file, replaced as a whole.
 ///
-///     magic "FNTCKP1\n" · checksum of the rest · journal generation that is included · partitions
+///     magic "FNTCKP2\n" · checksum of the rest · journal generation that is included · partitions
 struct Checkpoint {
     struct Partition {
         var topic: UInt32
@@ -16,7 +16,9 @@ struct Checkpoint {
     var generation: UInt64
     var partitions: [Partition] = []
 
-    private static let magic: [UInt8] = Array("FNTCKP1\n".utf8)
+    private static let magic: [UInt8] = Array("FNTCKP2\n".utf8)
+    /// Before there were leaders' epochs: all was written in epoch 0.
+    private static let oldMagic: [UInt8] = Array("FNTCKP1\n".utf8)
 
     func encoded() -> [UInt8] {
         var file = Self.magic
@@ -37,6 +39,11 @@ struct Checkpoint {
             file.appendBigEndian(known.cleanedOffset)
             file.appendBigEndian(known.tombstones?.below ?? -1)
             file.appendBigEndian(known.tombstones?.sinceMs ?? 0)
+            file.appendBigEndian(UInt32(known.epochs.entries.count))
+            for entry in known.epochs.entries {
+                file.appendBigEndian(entry.epoch)
+                file.appendBigEndian(entry.start)
+            }
             // Batches beyond the verified place may yet be taken back; they are found again when the log is checked.
             let producers = known.producers.producers.compactMap { id, producer in
                 let batches = producer.batches.filter { $0.lastOffset < verified.offset }
@@ -64,7 +71,8 @@ struct Checkpoint {
     init(generation: UInt64) { self.generation = generation }
 
     init(decoding file: [UInt8]) throws(BrokerError) {
-        guard file.count >= 12, file[..<8] == Self.magic[...],
+        let isOld = file.starts(with: Self.oldMagic)
+        guard file.count >= 12, isOld || file.starts(with: Self.magic),
             CRC32C.checksum(file.span.extracting(12..<file.count)) == file.span.bigEndian(at: 8)
         else { throw BrokerError(.corrupt, "the checkpoint is damaged") }
         var reader = RequestReader(file.span.extracting(12..<file.count))
@@ -80,6 +88,14 @@ struct Checkpoint {
             known.cleanedOffset = try reader.int64()
             let tombstones = (below: try reader.int64(), sinceMs: try reader.int64())
             if tombstones.below >= 0 { known.tombstones = tombstones }
+            if isOld {
+                known.epochs.note(0, at: known.startOffset)
+            } else {
+                known.epochs = LeaderEpochs(
+                    try reader.array { reader throws(BrokerError) in
+                        LeaderEpochs.Entry(epoch: try reader.int32(), start: try reader.int64())
+                    })
+            }
             let producers = try reader.array { reader throws(BrokerError) in
                 let id = try reader.int64()
                 let epoch = try reader.int16()

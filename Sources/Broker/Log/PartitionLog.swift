@@ -18,6 +18,9 @@ final class PartitionLog {
     private(set) var startOffset: Int64 = 0
     private(set) var committed = LogPosition(offset: 0, segment: 0, position: 0)
     var producers = ProducerTable()
+    /// In which batches are taken now; those before are in `epochs`.
+    let leaderEpoch: Int32
+    private(set) var epochs = LeaderEpochs()
     /// The newest timestamp in the log; LogAppendTime never runs behind it.
     private(set) var maxTimestamp: Int64 = -1
     /// Where readers have got to: a consumer that reads on finds its place without a search.
@@ -37,8 +40,11 @@ final class PartitionLog {
     var tombstones: (below: Int64, sinceMs: Int64)?
     var isCompacting = false
 
-    init(topic: UInt32, partition: Int32, directory: String, files: OpenFiles, config: TopicConfig) {
+    init(
+        topic: UInt32, partition: Int32, leaderEpoch: Int32, directory: String, files: OpenFiles, config: TopicConfig
+    ) {
         self.topic = topic
+        self.leaderEpoch = leaderEpoch
         self.partition = partition
         self.directory = directory
         self.files = files
@@ -75,6 +81,23 @@ final class PartitionLog {
         if active.firstAppendMs == nil { active.firstAppendMs = nowMs }
         maxTimestamp = max(maxTimestamp, batch.maxTimestamp)
         producers.record(batch, nowMs: nowMs)
+        note(batch)
+    }
+
+    /// No checksum covers a batch's epoch: a damaged one must not end the epochs behind it.
+    private func note(_ batch: RecordBatch) {
+        if batch.leaderEpoch <= leaderEpoch { epochs.note(batch.leaderEpoch, at: batch.baseOffset) }
+    }
+
+    /// What a request says of the leader that it is meant for; -1 says nothing.
+    func check(leaderEpoch current: Int32) -> ErrorCode {
+        current < 0 || current == leaderEpoch
+            ? .none : current < leaderEpoch ? .fencedLeaderEpoch : .unknownLeaderEpoch
+    }
+
+    /// Where what was written up to an epoch ends, as far as consumers see it; nil of an epoch that is still to come.
+    func end(ofEpoch epoch: Int32) -> (epoch: Int32, offset: Int64)? {
+        epoch >= 0 && epoch <= leaderEpoch ? epochs.end(of: epoch, logEnd: highWatermark) : nil
     }
 
     private func segmentToAppend(_ count: Int, at offset: Int64, nowMs: Int64) throws(BrokerError) -> Segment {
@@ -133,6 +156,7 @@ final class PartitionLog {
         if active.index == nil { active.index = SparseIndex(baseOffset: active.baseOffset) }
         active.index?.truncate(to: position)
         producers.truncate(to: offset)
+        epochs.truncate(to: offset)
     }
 
     // MARK: Reading
@@ -402,19 +426,24 @@ final class PartitionLog {
         var cleanedOffset: Int64 = 0
         var tombstones: (below: Int64, sinceMs: Int64)?
         var producers = ProducerTable()
+        var epochs = LeaderEpochs()
     }
 
     /// What a checkpoint taken now says about the log: what is committed, never what may yet be taken back.
     var checkpointed: Recovered {
         let segment = segments.first { $0.baseOffset == committed.segment }
+        var committedEpochs = epochs
+        committedEpochs.truncate(to: committed.offset)
         return Recovered(
             startOffset: startOffset, verified: committed, segmentMaxTimestamp: segment?.maxTimestamp ?? -1,
-            cleanedOffset: cleanedOffset, tombstones: tombstones, producers: producers)
+            cleanedOffset: cleanedOffset, tombstones: tombstones, producers: producers,
+            epochs: committedEpochs)
     }
 
     /// Restores a log that has no files.
     func restoreEmpty(_ known: Recovered) {
         startOffset = max(known.startOffset, known.verified?.offset ?? 0)
+        epochs = known.epochs
         committed = end
     }
 
@@ -433,13 +462,14 @@ final class PartitionLog {
         var report = RecoveryReport()
         startOffset = known.startOffset
         producers = known.producers
+        epochs = known.epochs
         cleanedOffset = known.cleanedOffset
         tombstones = known.tombstones
         let vouched = known.verified.flatMap { verified in
             // The place must exist; else the files are older than the checkpoint, and everything is checked.
             found.contains { $0.baseOffset == verified.segment && $0.size >= verified.position } ? verified : nil
         }
-        if vouched == nil { producers = ProducerTable() }
+        if vouched == nil { (producers, epochs) = (ProducerTable(), LeaderEpochs()) }
         vouchedOffset = vouched?.offset ?? found.first?.baseOffset ?? 0
         for (index, file) in found.enumerated() {
             let segment = Segment(directory: directory, partition: partition, baseOffset: file.baseOffset)
@@ -502,6 +532,7 @@ final class PartitionLog {
             segment.nextOffset = batch.nextOffset
             segment.maxTimestamp = max(segment.maxTimestamp, batch.maxTimestamp)
             producers.record(batch, nowMs: nowMs)
+            note(batch)
         }
         if let damage = scanner.damage { reason = "\(damage)" }
         guard reason != nil else { return nil }

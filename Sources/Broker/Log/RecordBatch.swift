@@ -27,6 +27,8 @@ struct RecordBatch: Equatable {
     var baseOffset: Int64
     /// Of the whole batch, header included.
     var size: Int
+    /// Of the leader that took it; a producer's says nothing.
+    var leaderEpoch: Int32
     var checksum: UInt32
     var attributes: Int16
     var lastOffsetDelta: Int32
@@ -68,6 +70,7 @@ struct RecordBatch: Equatable {
         guard length >= Self.headerSize - Self.lengthOverhead else { throw .badLength(length) }
         baseOffset = bytes.bigEndian(at: 0)
         size = Int(length) + Self.lengthOverhead
+        leaderEpoch = bytes.bigEndian(at: 12)
         checksum = bytes.bigEndian(at: 17)
         attributes = bytes.bigEndian(at: 21)
         lastOffsetDelta = bytes.bigEndian(at: 23)

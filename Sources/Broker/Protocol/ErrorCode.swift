@@ -31,6 +31,7 @@ public enum ErrorCode: Int16, Sendable, Equatable {
     case nonEmptyGroup = 68
     case groupIDNotFound = 69
     case fetchSessionIDNotFound = 70
+    case fencedLeaderEpoch = 74
     case unknownLeaderEpoch = 75
     case memberIDRequired = 79
     case groupMaxSizeReached = 81

@@ -14,6 +14,8 @@ struct FetchRequest: Request {
         var index: Int32
         var leaderEpoch: Int32
         var offset: Int64
+        /// In which the record before `offset` was read.
+        var lastEpoch: Int32
         var maxBytes: Int32
     }
 
@@ -44,11 +46,12 @@ struct FetchRequest: Request {
                 let index = try reader.int32()
                 let epoch = version >= 9 ? try reader.int32() : -1
                 let offset = try reader.int64()
-                if version >= 12 { _ = try reader.int32() }
+                let lastEpoch = version >= 12 ? try reader.int32() : -1
                 if version >= 5 { _ = try reader.int64() }
                 let maxBytes = try reader.int32()
                 try reader.skipTags()
-                return Partition(index: index, leaderEpoch: epoch, offset: offset, maxBytes: maxBytes)
+                return Partition(
+                    index: index, leaderEpoch: epoch, offset: offset, lastEpoch: lastEpoch, maxBytes: maxBytes)
             }
             try reader.skipTags()
             return Topic(name: name, id: id, partitions: partitions)
@@ -77,11 +80,23 @@ struct FetchRequest: Request {
         let known = topic.id == .zero ? broker.storage.topics[topic.name] : broker.storage.topicsByID[topic.id]
         guard let known else { return (nil, topic.id == .zero ? .unknownTopicOrPartition : .unknownTopicID) }
         guard let log = known.log(partition.index) else { return (nil, .unknownTopicOrPartition) }
-        guard partition.leaderEpoch <= 0 else { return (log, .unknownLeaderEpoch) }
+        let error = log.check(leaderEpoch: partition.leaderEpoch)
+        guard error == .none else { return (log, error) }
+        if partition.divergence(from: log) != nil { return (log, .none) }
         guard partition.offset >= log.startOffset, partition.offset <= log.endOffset else {
             return (log, .offsetOutOfRange)
         }
         return (log, .none)
+    }
+}
+
+extension FetchRequest.Partition {
+    /// Where the log differs from what was read of it, for whoever says what that was (from version 12 on).
+    fileprivate func divergence(from log: PartitionLog) -> (epoch: Int32, offset: Int64)? {
+        guard lastEpoch >= 0, let end = log.end(ofEpoch: lastEpoch), end.epoch < lastEpoch || end.offset < offset else {
+            return nil
+        }
+        return end
     }
 }
 
@@ -144,7 +159,7 @@ final class FetchWaiter {
                 writer.arrayCount(topic.partitions.count)
                 for partition in topic.partitions {
                     let (log, error) = request.log(topic, partition, broker)
-                    guard error == .none, let log else {
+                    guard error == .none, let log, partition.divergence(from: log) == nil else {
                         hasError = true
                         write(partition, log, error, version, &writer)
                         continue
@@ -195,6 +210,15 @@ final class FetchWaiter {
     ) {
         writeHead(partition, log, error, version, &writer)
         writer.byteArray([])
+        guard error == .none, let end = log.flatMap({ partition.divergence(from: $0) }) else {
+            return writer.noTags()
+        }
+        // One tagged field, number 0: the newest epoch that both have, and where it ends.
+        writer.unsignedVarint(1)
+        writer.unsignedVarint(0)
+        writer.unsignedVarint(13)
+        writer.int32(end.epoch)
+        writer.int64(end.offset)
         writer.noTags()
     }
 

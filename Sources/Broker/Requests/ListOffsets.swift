@@ -50,6 +50,7 @@ struct ListOffsetsRequest: Request {
         var error = ErrorCode.none
         var timestamp: Int64 = -1
         var offset: Int64 = -1
+        var leaderEpoch: Int32 = -1
     }
 
     func answer(_ broker: BrokerCore, _ reply: Reply, frame: Span<UInt8>) throws(BrokerError) {
@@ -64,7 +65,7 @@ struct ListOffsetsRequest: Request {
                     writer.error(found.error)
                     writer.int64(found.timestamp)
                     writer.int64(found.offset)
-                    if version >= 4 { writer.int32(found.offset < 0 ? -1 : 0) }
+                    if version >= 4 { writer.int32(found.leaderEpoch) }
                     writer.noTags()
                 }
                 writer.noTags()
@@ -75,7 +76,17 @@ struct ListOffsetsRequest: Request {
 
     private func find(_ topic: String, _ partition: Partition, _ broker: BrokerCore) -> Found {
         guard let log = broker.partition(topic, partition.index) else { return Found(error: .unknownTopicOrPartition) }
-        guard partition.leaderEpoch <= 0 else { return Found(error: .unknownLeaderEpoch) }
+        let error = log.check(leaderEpoch: partition.leaderEpoch)
+        guard error == .none else { return Found(error: error) }
+        var found = find(partition, in: log, broker)
+        if found.offset >= 0 {
+            let isEnd = partition.timestamp == Special.latest
+            found.leaderEpoch = (isEnd ? nil : log.epochs.epoch(at: found.offset)) ?? log.leaderEpoch
+        }
+        return found
+    }
+
+    private func find(_ partition: Partition, in log: PartitionLog, _ broker: BrokerCore) -> Found {
         switch partition.timestamp {
         case Special.latest: return Found(offset: log.highWatermark)
         case Special.earliest, Special.earliestLocal: return Found(offset: log.startOffset)

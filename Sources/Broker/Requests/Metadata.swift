@@ -3,7 +3,7 @@ internal import System
 
 /// Metadata (3), versions 0–12: the broker's address, topics and partitions.
 ///
-/// Every partition is led by this broker in epoch 0. Authorized operations are all that there are.
+/// Every partition is led by this broker, in the epoch that it began with. Authorized operations are all that there are.
 struct MetadataRequest: Request {
     static let api = API(3, "Metadata", 0...12, flexibleFrom: 9)
 
@@ -104,7 +104,7 @@ struct MetadataRequest: Request {
                 writer.error(.none)
                 writer.int32(log.partition)
                 writer.int32(BrokerCore.nodeID)
-                if version >= 7 { writer.int32(0) }
+                if version >= 7 { writer.int32(log.leaderEpoch) }
                 writer.int32Array([BrokerCore.nodeID])
                 writer.int32Array([BrokerCore.nodeID])
                 if version >= 5 { writer.int32Array([]) }

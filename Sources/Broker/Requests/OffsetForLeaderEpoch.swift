@@ -1,4 +1,4 @@
-/// OffsetForLeaderEpoch (23), versions 0–4: where an epoch ends. There is one epoch, 0, which ends where the log does.
+/// OffsetForLeaderEpoch (23), versions 0–4: where what was written up to an epoch ends.
 struct OffsetForLeaderEpochRequest: Request {
     static let api = API(23, "OffsetForLeaderEpoch", 0...4, flexibleFrom: 4)
 
@@ -39,13 +39,12 @@ struct OffsetForLeaderEpochRequest: Request {
                 writer.string(topic.name)
                 writer.array(topic.partitions) { writer, partition in
                     let log = broker.partition(topic.name, partition.index)
-                    let error: ErrorCode =
-                        log == nil ? .unknownTopicOrPartition : partition.currentEpoch > 0 ? .unknownLeaderEpoch : .none
-                    let isKnown = error == .none && partition.epoch == 0
+                    let error = log?.check(leaderEpoch: partition.currentEpoch) ?? .unknownTopicOrPartition
+                    let end = error == .none ? log?.end(ofEpoch: partition.epoch) : nil
                     writer.error(error)
                     writer.int32(partition.index)
-                    if version >= 1 { writer.int32(isKnown ? 0 : -1) }
-                    writer.int64(isKnown ? log?.highWatermark ?? -1 : -1)
+                    if version >= 1 { writer.int32(end?.epoch ?? -1) }
+                    writer.int64(end?.offset ?? -1)
                     writer.noTags()
                 }
                 writer.noTags()

@@ -90,7 +90,9 @@ final class CommitQueue {
         gathering.entries.append(batch)
         var placed = header
         placed.baseOffset = log.endOffset
-        RecordBatch.place(&gathering.entries, at: start, baseOffset: placed.baseOffset, leaderEpoch: 0)
+        placed.leaderEpoch = log.leaderEpoch
+        RecordBatch.place(
+            &gathering.entries, at: start, baseOffset: placed.baseOffset, leaderEpoch: placed.leaderEpoch)
         if let appendTimeMs {
             placed.maxTimestamp = max(appendTimeMs, log.maxTimestamp)
             RecordBatch.stampAppendTime(

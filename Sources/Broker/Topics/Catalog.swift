@@ -4,7 +4,7 @@ internal import Wire
 /// Which topics there are: the small part of the broker's state that is not a log, kept in one file that is replaced as
 /// a whole whenever a topic is made, changed or deleted.
 ///
-///     magic "FNTCAT1\n" · checksum of the rest · cluster id · next topic number · int64 of no use now · topics
+///     magic "FNTCAT2\n" · checksum of the rest · cluster id · next topic number · int64 of no use now · last epoch · topics
 ///
 /// A topic's *number* is never used twice. Its files and its journal entries carry the number, so nothing of a deleted
 /// topic can come back to life in one of the same name.
@@ -20,9 +20,27 @@ struct Catalog: Equatable {
 
     var clusterID: TopicID
     var nextTopic: UInt32 = 1
+    /// The leader's epoch that was given last.
+    private(set) var lastEpoch: Int32 = 0
     var topics: [Entry] = []
 
-    private static let magic: [UInt8] = Array("FNTCAT1\n".utf8)
+    private static let magic: [UInt8] = Array("FNTCAT2\n".utf8)
+    /// Before there were leaders' epochs.
+    private static let oldMagic: [UInt8] = Array("FNTCAT1\n".utf8)
+
+    /// The leader's epoch of a broker that starts now. It is taken from the clock, in quarters of a second since 2026 (for
+    /// 17 years), so that it is larger than those given since this catalog was copied, should it be put back one day; and it
+    /// grows, whatever the clock does. Nothing is written in it before its quarter has passed (`epochPassesInMs`): so no two
+    /// starts share one, also where one does not know of the other.
+    mutating func nextEpoch(nowMs: Int64) -> Int32 {
+        lastEpoch = max(lastEpoch &+ 1, Int32(clamping: (nowMs - Self.epochsBeginMs) / Self.epochMs))
+        return lastEpoch
+    }
+
+    static func epochPassesInMs(nowMs: Int64) -> Int64 { epochMs - nowMs % epochMs }
+
+    private static let epochMs: Int64 = 250
+    private static let epochsBeginMs: Int64 = 1_767_225_600_000
 
     func encoded() -> [UInt8] {
         var body: [UInt8] = []
@@ -30,6 +48,7 @@ struct Catalog: Equatable {
         body.appendBigEndian(clusterID.low)
         body.appendBigEndian(nextTopic)
         body.appendBigEndian(Int64(0))
+        body.appendBigEndian(lastEpoch)
         body.appendBigEndian(UInt32(topics.count))
         for topic in topics {
             body.appendBigEndian(topic.number)
@@ -52,7 +71,8 @@ struct Catalog: Equatable {
     init(clusterID: TopicID) { self.clusterID = clusterID }
 
     init(decoding file: [UInt8]) throws(BrokerError) {
-        guard file.count >= 12, file[..<8] == Self.magic[...] else {
+        let isOld = file.starts(with: Self.oldMagic)
+        guard file.count >= 12, isOld || file.starts(with: Self.magic) else {
             throw BrokerError(.corrupt, "the catalog is not a Fanout broker's")
         }
         guard CRC32C.checksum(file.span.extracting(12..<file.count)) == file.span.bigEndian(at: 8) else {
@@ -62,6 +82,7 @@ struct Catalog: Equatable {
         clusterID = try reader.topicID()
         nextTopic = UInt32(bitPattern: try reader.int32())
         _ = try reader.int64()
+        if !isOld { lastEpoch = try reader.int32() }
         topics = try reader.array { reader throws(BrokerError) in
             let number = UInt32(bitPattern: try reader.int32())
             let name = try reader.string()

@@ -11,6 +11,7 @@ import Wire
 ///     topics/<number>-<name>/<partition>-<base offset>.log, .index
 final class Storage {
     let root: String
+    private let leaderEpoch: Int32
     private(set) var catalog: Catalog
     private(set) var topics: [String: Topic] = [:]
     private(set) var topicsByID: [TopicID: Topic] = [:]
@@ -59,12 +60,20 @@ final class Storage {
         } else {
             var random = SystemRandomNumberGenerator()
             catalog = Catalog(clusterID: .random(using: &random))
-            try storing(catalogPath) { () throws(SystemError) in
-                try File.replaceAtomically(catalogPath, with: catalog.encoded())
-            }
         }
-        for entry in catalog.topics { adopt(Topic(entry, root: topicsDirectory, files: files)) }
+        // What readers have seen of the logs under the last leader may be gone: whoever asks for this one's looks.
+        if let epoch = configuration.leaderEpoch {
+            leaderEpoch = epoch
+        } else {
+            leaderEpoch = catalog.nextEpoch(nowMs: nowMs)
+        }
+        let contents = catalog.encoded()
+        try storing(catalogPath) { () throws(SystemError) in try File.replaceAtomically(catalogPath, with: contents) }
+        for entry in catalog.topics {
+            adopt(Topic(entry, leaderEpoch: leaderEpoch, root: topicsDirectory, files: files))
+        }
         try recover(nowMs: nowMs)
+        if configuration.leaderEpoch == nil { System.Thread.sleep(ms: Catalog.epochPassesInMs(nowMs: nowMs)) }
     }
 
     private func adopt(_ topic: Topic) {
@@ -90,7 +99,7 @@ final class Storage {
                     number: catalog.nextTopic, name: new.name, id: .random(using: &random), partitions: new.partitions,
                     config: new.config, createdMs: nowMs)
                 catalog.nextTopic += 1
-                let topic = Topic(entry, root: topicsDirectory, files: files)
+                let topic = Topic(entry, leaderEpoch: leaderEpoch, root: topicsDirectory, files: files)
                 try storing(topic.directory) { () throws(SystemError) in try Directory.create(topic.directory) }
                 adopt(topic)
             }

@@ -4,9 +4,12 @@ final class Topic {
     let directory: String
     private(set) var logs: [PartitionLog] = []
     private let files: OpenFiles
+    /// Of all its partitions, until the broker ends.
+    private let leaderEpoch: Int32
 
-    init(_ entry: Catalog.Entry, root: String, files: OpenFiles) {
+    init(_ entry: Catalog.Entry, leaderEpoch: Int32, root: String, files: OpenFiles) {
         self.entry = entry
+        self.leaderEpoch = leaderEpoch
         self.files = files
         // The number is the directory's identity; the name is there for people and may be cut short.
         directory = "\(root)/\(entry.number)-\(entry.name.prefix(200))"
@@ -26,8 +29,8 @@ final class Topic {
         while logs.count < Int(count) {
             logs.append(
                 PartitionLog(
-                    topic: entry.number, partition: Int32(logs.count), directory: directory, files: files,
-                    config: entry.config))
+                    topic: entry.number, partition: Int32(logs.count), leaderEpoch: leaderEpoch,
+                    directory: directory, files: files, config: entry.config))
         }
     }
 

@@ -1,4 +1,5 @@
-internal import Runtime
+internal import KafkaClient
+import Runtime
 
 /// What operators see of CDC. One fact, one place.
 struct CDCMetrics: Sendable {
@@ -22,7 +23,10 @@ struct CDCMetrics: Sendable {
     let topicsAside: Gauge
     let asideChanges: Counter
 
-    init(_ metrics: Metrics) {
+    let faults: ReadFaults
+
+    init(_ metrics: Metrics, _ log: Log) {
+        faults = ReadFaults(log, metrics, stage: "cdc")
         changes = metrics.counter("fanout_cdc_changes_total", "Row changes read from the replication stream.")
         records = metrics.counter("fanout_cdc_records_total", "Records handed to Kafka, tombstones included.")
         bytes = metrics.counter("fanout_cdc_bytes_total", "Bytes of keys and values handed to Kafka.")

@@ -4,10 +4,14 @@ internal import KafkaClient
 struct TopicScan {
     private let configuration: CDCConfiguration
     private var ends: [TopicPartition: Int64] = [:]
+    private let faults: ReadFaults
 
     /// Notes the present ends; what is written later is not read.
-    init(_ configuration: CDCConfiguration, topics: [String], partitions: [Int32]) throws(CDCError) {
+    init(
+        _ configuration: CDCConfiguration, _ faults: ReadFaults, topics: [String], partitions: [Int32]
+    ) throws(CDCError) {
         self.configuration = configuration
+        self.faults = faults
         do throws(KafkaError) {
             let admin = try Admin(configuration.kafka)
             defer { admin.close(deadlineMs: 500) }
@@ -47,9 +51,11 @@ struct TopicScan {
                 if message.offset == end - 1 { left.remove(place) }
                 if let key = message.key { try body(topic, message.partition, key, message.value) }
             }
+            faults.tell(batch.event)
             switch batch.event {
             // Compaction may have removed the last record that was there.
             case .endOfPartition(let place, _): left.remove(place)
+            case .lostPlace(let place): throw CDCError(.transient, "a topic changed while it was read back: \(place)")
             case .error(let error, _) where error.isFatal: throw CDCError(error, "cannot read the topics back")
             default: break
             }

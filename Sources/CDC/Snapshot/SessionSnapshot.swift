@@ -233,7 +233,7 @@ extension Session {
         let routes = configuration.routes.filter { $0.topic == topic }
         // Where the topic ends before anything is added: only what is older can be gone.
         let scan = try TopicScan(
-            configuration, topics: [topic],
+            configuration, metrics.faults, topics: [topic],
             partitions: [outlet.partitions[outlet.topicNames.firstIndex(of: topic) ?? 0]])
         try deleteGone(scan, routes: routes, at: position)
         for route in routes { try read(route, at: position, scan.isEmpty ? .first : .again) }
@@ -335,7 +335,8 @@ extension Session {
     /// Every row of a truncated table that the topic still has.
     func truncate(_ table: TableEncoder, _ context: ChangeContext) throws(CDCError) {
         try outlet.flush()
-        let scan = try TopicScan(configuration, topics: [table.route.topic], partitions: [table.partitions])
+        let scan = try TopicScan(
+            configuration, metrics.faults, topics: [table.route.topic], partitions: [table.partitions])
         let all = GoneSearch.Table(encoder: table, types: [], rowFilter: nil)
         _ = try delete([all], in: scan, context) { keys, _ in Array(keys.indices) }
     }

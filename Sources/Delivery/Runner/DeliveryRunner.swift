@@ -18,6 +18,7 @@ final class DeliveryRunner {
     private let presence: PresenceReader
     private let cursors: CursorStore?
     private let counters: DeliveryMetrics
+    let faults: ReadFaults
     private let partitions: Health.Condition
     private let thread: Health.Condition
     private let probe: LogProbe
@@ -102,6 +103,7 @@ final class DeliveryRunner {
         }
         cursors = configuration.postgres.map { CursorStore($0, log: configuration.log) }
         counters = DeliveryMetrics(configuration.metrics)
+        faults = ReadFaults(configuration.log, configuration.metrics, stage: "delivery")
     }
 
     // MARK: - Life
@@ -344,6 +346,7 @@ final class DeliveryRunner {
     // MARK: - The group
 
     private func take(_ event: ConsumerEvent) {
+        faults.tell(event)
         switch event {
         case .assigned(let list): assigned(list.map(\.partition))
         case .revoked(let list, let lost): revoked(list.map(\.partition), lost: lost)
@@ -351,7 +354,16 @@ final class DeliveryRunner {
             worker.reachedEnd(of: place.partition, nextOffset: nextOffset, nowMs: nowMs)
         case .committed(let offsets, let error):
             if let error { commitFailed(offsets, error) }
+        case .passedOver: break
+        case .lostPlace(let place): readOn(place, consumer)
         case .error(let error, _): noteTrouble(error)
+        }
+    }
+
+    /// What is in the log that is there now, and was not read of it.
+    func readOn(_ place: LostPlace, _ consumer: Consumer) {
+        do throws(KafkaError) { try consumer.seek([place.unread]) } catch {
+            fail(DeliveryError(.kafka, "\(error)"))
         }
     }
 

@@ -38,7 +38,9 @@ final class InstanceDirectory {
         let now = runner.nowMs
         let batch = consumer.poll()
         for index in 0..<batch.count { take(batch[index], runner, now) }
+        runner.faults.tell(batch.event)
         switch batch.event {
+        case .lostPlace(let place): runner.readOn(place, consumer)
         case .endOfPartition: reachedEnd(runner, now)
         case .error(let error, _): runner.noteTrouble(error)
         default: break
@@ -128,7 +130,9 @@ final class PresenceReader {
                 message.partition, of: record.user, status: record.status == .online ? .online : .offline,
                 lastSeen: record.lastSeen, nowMs: runner.nowMs)
         }
+        runner.faults.tell(batch.event)
         switch batch.event {
+        case .lostPlace(let place): runner.readOn(place, consumer)
         case .endOfPartition(let place, _):
             stop([place.partition])
             runner.worker.presenceRead(place.partition, nowMs: runner.nowMs)

@@ -13,6 +13,7 @@ final class ControlReader {
     private let directory: InstanceDirectory
     private let onUsers: ([UserRow]) -> Void
     private let log: Log
+    private let faults: ReadFaults
     private let users: ConsumerTopic
     private let instances: ConsumerTopic
     private var registration: Registration?
@@ -34,13 +35,14 @@ final class ControlReader {
 
     init(
         _ configuration: IngestConfiguration, on loop: EventLoop, directory: InstanceDirectory, progress: Progress,
-        log: Log, metrics: Metrics, onUsers: @escaping ([UserRow]) -> Void
+        log: Log, metrics: Metrics, faults: ReadFaults, onUsers: @escaping ([UserRow]) -> Void
     ) throws(KafkaError) {
         self.loop = loop
         self.directory = directory
         self.progress = progress
         self.log = log
         clocks = ClockWatch(metrics, log: log)
+        self.faults = faults
         self.onUsers = onUsers
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
@@ -122,6 +124,7 @@ final class ControlReader {
     }
 
     private func take(_ event: ConsumerEvent?) {
+        faults.tell(event)
         switch event {
         case .endOfPartition(let partition, _):
             guard partition.topic == consumer.name(of: users) else {
@@ -132,7 +135,12 @@ final class ControlReader {
             progress.isCaughtUp.store(true, ordering: .releasing)
             progress.condition.met()
         case .error(let error, _): log.warning("reading control topics", ["error": .init(error)])
-        case .assigned, .revoked, .committed, nil: break
+        case .lostPlace(let place):
+            // Both topics are compacted: what counts of them is in whatever log is there, from its beginning on.
+            do throws(KafkaError) { try consumer.seek([place.unread]) } catch {
+                log.error("cannot read a control topic again", ["error": .init(error)])
+            }
+        case .assigned, .revoked, .committed, .passedOver, nil: break
         }
     }
 }

@@ -1,3 +1,5 @@
+internal import Wire
+
 /// What brokers answer to the requests of a producer.
 struct ProduceAnswer: Equatable {
     var topic: String
@@ -39,11 +41,15 @@ struct MetadataAnswer: Equatable {
         var index: Int32
         /// -1 while there is none.
         var leader: Int32
+        /// Grows with each leader; -1 when the broker does not tell.
+        var leaderEpoch: Int32 = -1
     }
 
     struct Topic: Equatable {
         var error: Int16
         var name: String
+        /// nil when the broker knows of no topic ids.
+        var log: LogIdentity?
         var partitions: [Partition]
     }
 
@@ -55,20 +61,30 @@ struct MetadataAnswer: Equatable {
         for _ in 0..<(try reader.count()) {
             brokers.append(Broker(id: try reader.int32(), host: try reader.string(), port: try reader.int32()))
             _ = try reader.nullableString()
+            try reader.skipTags()
         }
         if version >= 2 { _ = try reader.nullableString() }
         _ = try reader.int32()
         for _ in 0..<(try reader.count()) {
-            var topic = Topic(error: try reader.int16(), name: try reader.string(), partitions: [])
+            // Only who asks by id is told of no name.
+            var topic = Topic(error: try reader.int16(), name: try reader.nullableString() ?? "", partitions: [])
+            if version >= 10 { topic.log = LogIdentity(topicID: try reader.uuid()) }
             _ = try reader.int8()
             for _ in 0..<(try reader.count()) {
-                topic.partitions.append(
-                    Partition(error: try reader.int16(), index: try reader.int32(), leader: try reader.int32()))
-                try reader.skipInt32s()
-                try reader.skipInt32s()
+                var partition = Partition(
+                    error: try reader.int16(), index: try reader.int32(), leader: try reader.int32())
+                if version >= 7 { partition.leaderEpoch = try reader.int32() }
+                topic.partitions.append(partition)
+                // Replicas, those in sync, those offline.
+                for _ in 0..<(version >= 5 ? 3 : 2) { try reader.skipInt32s() }
+                try reader.skipTags()
             }
+            if version >= 8 { _ = try reader.int32() }
+            try reader.skipTags()
             topics.append(topic)
         }
+        if (8...10).contains(version) { _ = try reader.int32() }
+        try reader.skipTags()
     }
 }
 

@@ -10,6 +10,7 @@ final class BrokerLink: StreamDelegate {
         case produce([Batch])
         case fetch(AskedPartitions)
         case offsets(AskedPartitions)
+        case epochEnds(AskedPartitions)
     }
 
     /// What a client is told; a cluster keeps the rest to itself.
@@ -19,6 +20,7 @@ final class BrokerLink: StreamDelegate {
         /// With the bytes that the records lie in.
         case fetched(AskedPartitions, FetchAnswer, AnswerBytes)
         case offsets(AskedPartitions, [OffsetAnswer])
+        case epochEnds(AskedPartitions, [OffsetAnswer])
     }
 
     struct Batch {
@@ -80,12 +82,13 @@ final class BrokerLink: StreamDelegate {
         send(.apiVersions, version: 0, .versions) { _ in }
     }
 
-    /// Sends a request; false when the broker does not speak it.
+    /// Sends a request, in no newer version than `newest`; false when the broker does not speak it.
     @discardableResult
-    func send(_ api: KafkaAPI, _ question: Question, capacity: Int = 256, _ fields: (inout RequestFrame, Int16) -> Void)
-        -> Bool
-    {
-        guard let version = versions?.version(of: api) else { return false }
+    func send(
+        _ api: KafkaAPI, _ question: Question, newest: Int16 = .max, capacity: Int = 256,
+        _ fields: (inout RequestFrame, Int16) -> Void
+    ) -> Bool {
+        guard let version = versions?.version(of: api).map({ min($0, newest) }) else { return false }
         send(api, version: version, question, capacity: capacity) { fields(&$0, version) }
         return true
     }
@@ -121,6 +124,7 @@ final class BrokerLink: StreamDelegate {
         guard let request = pending.first, try reader.int32() == request.correlationID else {
             throw AnswerReader.Malformed()
         }
+        try reader.begin(request.api, version: request.version)
         // Until it is read, a request counts as unanswered: what is malformed is lost with the connection.
         switch request.question {
         case .versions:
@@ -145,13 +149,17 @@ final class BrokerLink: StreamDelegate {
             pending.removeFirst()
             cluster.client?.answered(.produced(batches, answers), by: self)
         case .fetch(let asked):
-            let fetched = try FetchAnswer(&reader, asked)
+            let fetched = try FetchAnswer(&reader, asked, version: request.version)
             pending.removeFirst()
             cluster.client?.answered(.fetched(asked, fetched, answer), by: self)
         case .offsets(let asked):
-            let answers = try OffsetAnswer.read(&reader, asked)
+            let answers = try OffsetAnswer.read(&reader, asked, version: request.version)
             pending.removeFirst()
             cluster.client?.answered(.offsets(asked, answers), by: self)
+        case .epochEnds(let asked):
+            let answers = try OffsetAnswer.readEpochEnds(&reader, asked)
+            pending.removeFirst()
+            cluster.client?.answered(.epochEnds(asked, answers), by: self)
         }
     }
 

@@ -1,4 +1,5 @@
 internal import System
+internal import Wire
 
 /// What speaks the protocol through a `Cluster`.
 protocol ClusterClient: AnyObject {
@@ -26,8 +27,12 @@ final class Cluster {
     private(set) var asksMetadata = false
     private var metadataAskedNs: UInt64 = 0
 
+    private var identities: [String: LogIdentity] = [:]
+    private var hasToldOfNoIdentities = false
+    /// How old what is known may become without a reason to ask.
+    var metadataAgeMaxNs: UInt64 = 300_000_000_000
+
     private static let metadataPauseNs: UInt64 = 50_000_000
-    private static let metadataAgeMaxNs: UInt64 = 300_000_000_000
 
     /// Whether it can reach the brokers; else librdkafka must: what it does not know is encryption, SASL, and every other
     /// property.
@@ -110,7 +115,7 @@ final class Cluster {
 
     func checkTimeouts() {
         for link in Array(links.values) + seeds { link.checkTimeout() }
-        if metadataAskedNs != 0, loop.monotonicNs &- metadataAskedNs > Self.metadataAgeMaxNs { wantsMetadata = true }
+        if metadataAskedNs != 0, loop.monotonicNs &- metadataAskedNs > metadataAgeMaxNs { wantsMetadata = true }
     }
 
     func linkLost(_ link: BrokerLink, _ lost: [BrokerLink.Question], reason: String) {
@@ -138,10 +143,17 @@ final class Cluster {
         wantsMetadata = false
         let sorted = Set(names).sorted()
         asksMetadata = link.send(.metadata, .metadata) { frame, version in
-            frame.int32(Int32(sorted.count))
-            for name in sorted { frame.string(name) }
+            frame.count(sorted.count)
+            for name in sorted {
+                if version >= 10 { frame.uuid(UUID(high: 0, low: 0)) }
+                frame.string(name)
+                frame.noTags()
+            }
             // Topics are made by those who know how many partitions they should have.
             if version >= 4 { frame.int8(0) }
+            if (8...10).contains(version) { frame.int8(0) }
+            if version >= 8 { frame.int8(0) }
+            frame.noTags()
         }
     }
 
@@ -156,6 +168,23 @@ final class Cluster {
         }
         // Where to begin is needed again only when nobody else answers.
         for seed in seeds where !seed.hasPending { seed.reset() }
-        for topic in metadata.topics { client?.learned(topic) }
+        for topic in metadata.topics {
+            if topic.error == 0 { learned(topic.log, of: topic.name) }
+            client?.learned(topic)
+        }
     }
+
+    private func learned(_ identity: LogIdentity?, of topic: String) {
+        identities[topic] = identity
+        guard identity == nil, !hasToldOfNoIdentities else { return }
+        hasToldOfNoIdentities = true
+        log?(
+            KafkaLogLine(
+                level: .warning, facility: "BROKER",
+                message: "the brokers tell no topic ids, as Apache Kafka does from 2.8 on: a topic that is deleted and "
+                    + "made again is noticed by its leaders' epochs and its end only"))
+    }
+
+    /// Which log stands under a name, as far as the brokers have told.
+    func identity(of topic: String) -> LogIdentity? { identities[topic] }
 }

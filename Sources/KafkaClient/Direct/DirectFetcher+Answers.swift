@@ -14,7 +14,18 @@ extension DirectFetcher {
         case .offsets(let question, let answers):
             for answer in answers {
                 let outcome = entries[answer.asked.place].state.found(
-                    answer.offset, error: answer.error, life: answer.asked.life, nowNs: loop.monotonicNs)
+                    answer.offset, epoch: answer.epoch, error: answer.error, life: answer.asked.life,
+                    nowNs: loop.monotonicNs)
+                follow(outcome, at: answer.asked.place)
+            }
+            for asked in question.partitions {
+                entries[asked.place].state.leftOut(life: asked.life, nowNs: loop.monotonicNs)
+            }
+        case .epochEnds(let question, let answers):
+            for answer in answers {
+                let outcome = entries[answer.asked.place].state.found(
+                    epochEnd: answer.offset, epoch: answer.epoch, error: answer.error, life: answer.asked.life,
+                    nowNs: loop.monotonicNs)
                 follow(outcome, at: answer.asked.place)
             }
             for asked in question.partitions {
@@ -45,11 +56,9 @@ extension DirectFetcher {
                         "records of a format before Apache Kafka 0.11; only librdkafka reads them, which naming any "
                         + "property chooses (--kafka-property log_level=6)", place: "consume \(name(entries[index]))"),
                 name(entries[index]))
-        } else if records.skipsTo != nil {
-            event = .error(
-                KafkaError(
-                    RD_KAFKA_RESP_ERR__BAD_MSG, message: "a batch is not what its checksum says, and is left out",
-                    place: "consume \(name(entries[index]))"), name(entries[index]))
+        } else if let skipsTo = records.skipsTo {
+            event = .passedOver(
+                name(entries[index]), records.from..<skipsTo, reason: "what is stored there is damaged")
         } else if let end = records.end, reportsEnd {
             event = .endOfPartition(name(entries[index]), nextOffset: end)
         }
@@ -65,7 +74,7 @@ extension DirectFetcher {
 
     func lost(_ question: BrokerLink.Question) {
         switch question {
-        case .fetch(let asked), .offsets(let asked):
+        case .fetch(let asked), .offsets(let asked), .epochEnds(let asked):
             for partition in asked.partitions { entries[partition.place].state.lost(life: partition.life) }
         case .versions, .metadata, .identity, .produce: break
         }
@@ -74,15 +83,19 @@ extension DirectFetcher {
     /// What those who know the cluster say about a topic.
     func learned(_ topic: MetadataAnswer.Topic) {
         let known = Dictionary(topic.partitions.map { ($0.index, $0) }) { first, _ in first }
+        if topic.error == 0, let place = topics.firstIndex(of: topic.name) { logs[place] = topic.log }
         for index in entries.indices where topics[entries[index].topic] == topic.name {
             let partition = known[entries[index].partition]
+            let outcome: IncomingPartition.Outcome
             if topic.error == 0, let partition, partition.leader >= 0 {
-                entries[index].state.leader = partition.leader
+                outcome = entries[index].state.learned(
+                    leader: partition.leader, epoch: partition.leaderEpoch, log: topic.log, nowNs: loop.monotonicNs)
             } else {
                 let error = topic.error != 0 ? topic.error : partition == nil ? 3 : 5
-                let outcome = entries[index].state.hasNoLeader(error: error, nowNs: loop.monotonicNs)
-                follow(outcome, at: index)
+                outcome = entries[index].state.hasNoLeader(
+                    error: error, isTopic: topic.error != 0, nowNs: loop.monotonicNs)
             }
+            follow(outcome, at: index)
         }
         wake()
     }
@@ -100,6 +113,12 @@ extension DirectFetcher {
                 RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, message: "no such place in the log", place: "consume \(partition)"
             )
             arrive(.error(error, partition), at: index)
+        case .lost(let reason, let position):
+            let state = entries[index].state
+            let place = LostPlace(
+                partition: partition, position: position, log: state.log,
+                leaderEpoch: state.epoch >= 0 ? state.epoch : nil, reason: reason)
+            arrive(.lostPlace(place), at: index)
         }
     }
 

@@ -7,7 +7,7 @@ extension DirectProducer {
         switch answer {
         case .identity(let answer): learned(answer)
         case .produced(let batches, let answers): answered(batches, answers)
-        case .fetched, .offsets: break
+        case .fetched, .offsets, .epochEnds: break
         }
     }
 
@@ -83,7 +83,7 @@ extension DirectProducer {
 
     func lost(_ question: BrokerLink.Question) {
         switch question {
-        case .versions, .metadata, .fetch, .offsets: break
+        case .versions, .metadata, .fetch, .offsets, .epochEnds: break
         case .identity: asksIdentity = false
         case .produce(let batches):
             for item in batches {

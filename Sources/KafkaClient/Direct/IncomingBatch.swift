@@ -14,6 +14,8 @@ struct IncomingBatch: Equatable {
     var hasLogAppendTime: Bool
     var isTransactional: Bool
     var isControl: Bool
+    /// Of the leader that took it.
+    var leaderEpoch: Int32
     var baseTimestamp: Int64
     var maxTimestamp: Int64
     var producerID: Int64
@@ -60,6 +62,7 @@ struct IncomingBatch: Equatable {
                 baseOffset: baseOffset, lastOffset: lastOffset, records: position + headerBytes..<position + size,
                 codec: UInt8(attributes & 7), hasLogAppendTime: attributes & 8 != 0,
                 isTransactional: attributes & 16 != 0, isControl: attributes & 32 != 0,
+                leaderEpoch: bytes.bigEndian(at: position + 12),
                 baseTimestamp: bytes.bigEndian(at: position + 27), maxTimestamp: bytes.bigEndian(at: position + 35),
                 producerID: bytes.bigEndian(at: position + 43), recordCount: count))
     }

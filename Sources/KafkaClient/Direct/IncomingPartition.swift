@@ -1,3 +1,5 @@
+internal import Wire
+
 /// What a consumer knows of one partition: where it reads, what may be asked, and which answers count. A value without
 /// I/O: it is told what was answered and what was taken, and says what to ask next.
 ///
@@ -15,32 +17,54 @@ struct IncomingPartition {
         static let latest = Start.time(-1)
     }
 
-    /// Where to go when there is no place to go on from; nil is nowhere, and an error.
+    /// Where to begin when the group has committed nothing; nil is nowhere, and an error.
     let reset: Start?
     private(set) var life: UInt32 = 0
     private(set) var isAssigned = false
     private(set) var isPaused = false
-    /// The broker that has its records.
-    var leader: Int32?
+    /// The broker that has its records, and since which epoch: -1 when that is not told.
+    private(set) var leader: Int32?
+    private(set) var leaderEpoch: Int32 = -1
+    private var stage = Stage.still
     private var start = Start.committed
+    /// The log that the place belongs to: the caller's, or the one that was there when the place was found.
+    private(set) var log: LogIdentity?
+    /// What the brokers said last.
+    private var newestLog: LogIdentity?
+    /// The leader's epoch that the record before `wanted` was taken in; -1 when it is not known.
+    private(set) var epoch: Int32 = -1
     /// What is next given to the caller, as far as it is known.
     private var next: Int64?
-    /// What is next asked for, once `isPlaced`.
+    /// What is next asked for, once it is known.
     private var wanted: Int64 = 0
-    private var isPlaced = false
     /// The offset after the last record that was taken.
     private(set) var position: Int64?
     private var isAsked = false
-    private var hasFailed = false
     private var resumesAtNs: UInt64 = 0
     /// More was there than came, when it was last asked.
     private var isBehind = true
     private var toldEnd: Int64 = -1
     private var lastError: Int16 = 0
     private var unknownSinceNs: UInt64?
+    /// Since when those who should know say that there is no such topic, or tell of an earlier leader.
+    private var goneSinceNs: UInt64?
+    /// The leaders of a log without an identity are counted anew once its reader says where to go on.
+    private var isEpochOfAnother = false
     private var corrupt: (offset: Int64, times: Int) = (-1, 0)
     /// Grows when not even one batch came whole.
     private(set) var bytesMax: Int32
+
+    private enum Stage: Equatable {
+        /// Where to read is to be asked first.
+        case seeking(Start)
+        /// Whether the log still has what the place follows is to be asked first.
+        case checking
+        case reading
+        /// The place is not in the log; where that begins and ends is asked.
+        case measuring(low: Int64?)
+        /// Nothing is asked until the caller says where to go on.
+        case still
+    }
 
     static let corruptTimesMax = 3
 
@@ -51,12 +75,13 @@ struct IncomingPartition {
 
     // MARK: What the caller wants
 
-    mutating func assign(_ start: Start) {
+    /// `log`, `epoch`: what the place was taken from.
+    mutating func assign(_ start: Start, log: LogIdentity? = nil, epoch: Int32 = -1) {
         isAssigned = true
         isPaused = false
         position = nil
         (lastError, unknownSinceNs) = (0, nil)
-        begin(start)
+        begin(start, log: log, epoch: epoch)
     }
 
     mutating func unassign() {
@@ -64,15 +89,26 @@ struct IncomingPartition {
         beginLife()
     }
 
-    mutating func seek(_ start: Start) { begin(start) }
+    mutating func seek(_ start: Start, log: LogIdentity? = nil, epoch: Int32 = -1) {
+        begin(start, log: log, epoch: epoch)
+    }
 
-    /// What came and was not taken comes again after `resume`.
+    /// What came and was not taken comes again after `resume`; so does what was said and may not have been heard.
     mutating func pause() {
         guard !isPaused else { return }
         isPaused = true
         beginLife()
-        if isPlaced, let next { wanted = next }
+        lastError = 0
+        if let next {
+            wanted = next
+            if stage == .still { stage = readable }
+        } else if stage == .still {
+            stage = .seeking(start)
+        }
     }
+
+    /// How to read on from a place: where it is known what the place follows, that is asked first.
+    private var readable: Stage { epoch >= 0 ? .checking : .reading }
 
     mutating func resume() { isPaused = false }
 
@@ -82,19 +118,27 @@ struct IncomingPartition {
         position = next
     }
 
-    private mutating func begin(_ start: Start) {
+    private var hasPlace: Bool { if case .seeking = stage { false } else { true } }
+
+    private mutating func begin(_ start: Start, log: LogIdentity?, epoch: Int32) {
         beginLife()
         self.start = start
-        (resumesAtNs, hasFailed, isBehind, toldEnd) = (0, false, true, -1)
+        self.log = log ?? newestLog
+        // Whose knowledge is older, the caller's or this, the brokers know.
+        if self.log != newestLog { leader = nil }
+        self.epoch = -1
+        (resumesAtNs, isBehind, toldEnd, goneSinceNs) = (0, true, -1, nil)
+        if isEpochOfAnother { (leaderEpoch, isEpochOfAnother) = (-1, false) }
         if case .offset(let offset) = start {
-            place(at: offset)
+            place(at: offset, epoch: epoch)
         } else {
-            (next, isPlaced) = (nil, false)
+            (next, stage) = (nil, .seeking(start))
         }
     }
 
-    private mutating func place(at offset: Int64) {
-        (next, wanted, isPlaced) = (offset, offset, true)
+    private mutating func place(at offset: Int64, epoch: Int32) {
+        (next, wanted, self.epoch) = (offset, offset, epoch)
+        stage = readable
     }
 
     private mutating func beginLife() {
@@ -111,17 +155,26 @@ struct IncomingPartition {
         case leader
         case committed
         case offset(time: Int64)
+        /// Where what was written up to that leader's epoch ends.
+        case epochEnd(Int32)
         case records(from: Int64)
     }
 
     func wish(nowNs: UInt64) -> Wish {
-        guard isAssigned, !isPaused, !isAsked, !hasFailed else { return .nothing }
+        guard isAssigned, !isPaused, !isAsked, stage != .still else { return .nothing }
         guard nowNs >= resumesAtNs else { return .time }
-        if !isPlaced, start == .committed { return .committed }
+        if stage == .seeking(.committed) { return .committed }
         guard leader != nil else { return .leader }
-        if !isPlaced, case .time(let time) = start { return .offset(time: time) }
-        return .records(from: wanted)
+        switch stage {
+        case .seeking(.time(let time)): return .offset(time: time)
+        case .measuring(let low): return .offset(time: low == nil ? Self.earliest : Self.latest)
+        case .checking: return .epochEnd(epoch)
+        case .seeking, .reading, .still: return .records(from: wanted)
+        }
     }
+
+    private static let earliest: Int64 = -2
+    private static let latest: Int64 = -1
 
     /// What was wished is on its way.
     mutating func asked() { isAsked = true }
@@ -145,6 +198,8 @@ struct IncomingPartition {
         /// For the caller, once: it goes on by itself unless it says that there is no place to go on from.
         case failed(Int16)
         case noPlace
+        /// For the caller, once: it stands still. Where it would have read on, if that was known.
+        case lost(LostPlace.Reason, position: Int64?)
     }
 
     private static let pauseNs: UInt64 = 20_000_000
@@ -153,35 +208,77 @@ struct IncomingPartition {
     private static let soonNs: UInt64 = 2_000_000_000
     /// A partition that nobody knows may be one that is being made, for as long as this.
     private static let unknownNs: UInt64 = 30_000_000_000
+    /// A topic that was there and is unknown for so long has been deleted: one broker may hear of it later than others.
+    private static let goneNs: UInt64 = 500_000_000
+    /// Without topic ids, a leader's epoch that stays below the known one for so long is another log's.
+    private static let staleNs: UInt64 = 5_000_000_000
 
     /// Where the group has committed.
     mutating func committed(_ offset: Int64?, life: UInt32) -> Outcome {
-        guard life == self.life else { return .nothing }
-        guard let offset else { return startOver() }
-        place(at: offset)
+        guard life == self.life, stage == .seeking(.committed) else { return .nothing }
+        if let offset {
+            place(at: offset, epoch: -1)
+        } else if let reset {
+            start = reset
+            stage = .seeking(reset)
+        } else {
+            stage = .still
+            return .noPlace
+        }
         return .nothing
     }
 
     /// An offset that was asked for.
-    mutating func found(_ offset: Int64, error: Int16, life: UInt32, nowNs: UInt64) -> Outcome {
+    mutating func found(_ offset: Int64, epoch: Int32, error: Int16, life: UInt32, nowNs: UInt64) -> Outcome {
         guard life == self.life else { return .nothing }
         isAsked = false
         guard error == 0 else { return failed(error, nowNs: nowNs) }
-        guard offset >= 0 else { return startOver() }
         lastError = 0
-        place(at: offset)
+        switch stage {
+        case .seeking:
+            guard offset >= 0 else {
+                stage = .still
+                return .noPlace
+            }
+            place(at: offset, epoch: -1)
+            self.epoch = epoch
+        case .measuring(nil):
+            stage = .measuring(low: offset)
+        case .measuring(let low?):
+            guard wanted < low || wanted > offset else {
+                // It has grown meanwhile, perhaps under a leader that did not have what was read.
+                stage = readable
+                resumesAtNs = nowNs + Self.longPauseNs
+                return .nothing
+            }
+            return lose(.outOfRange(Watermarks(low: low, high: offset)))
+        case .checking, .reading, .still: break
+        }
         return .nothing
     }
 
-    /// There is no place to go on from.
-    private mutating func startOver() -> Outcome {
-        guard let reset else {
-            hasFailed = true
-            return .noPlace
-        }
-        start = reset
-        (next, isPlaced) = (nil, false)
+    /// Where what was written up to an epoch ends.
+    mutating func found(epochEnd: Int64, epoch: Int32, error: Int16, life: UInt32, nowNs: UInt64) -> Outcome {
+        guard life == self.life else { return .nothing }
+        isAsked = false
+        guard stage == .checking else { return .nothing }
+        // What cannot be checked is not read: it may be another's.
+        guard error == 0 else { return failed(error, nowNs: nowNs) }
+        lastError = 0
+        if epochEnd < 0 || epoch < 0 { return lose(.truncated(end: nil)) }
+        if epochEnd < wanted { return lose(.truncated(end: epochEnd)) }
+        stage = .reading
         return .nothing
+    }
+
+    /// Its broker does not know the question.
+    mutating func cannotCheck() { if stage == .checking { stage = .reading } }
+
+    private mutating func lose(_ reason: LostPlace.Reason) -> Outcome {
+        guard stage != .still else { return .nothing }
+        let position = hasPlace ? wanted : nil
+        stage = .still
+        return .lost(reason, position: position)
     }
 
     /// An answer to a question for records that has none because of an error, or nothing but an error to tell.
@@ -189,7 +286,17 @@ struct IncomingPartition {
         guard life == self.life else { return .nothing }
         isAsked = false
         // OFFSET_OUT_OF_RANGE
-        return error == 1 ? startOver() : failed(error, nowNs: nowNs)
+        guard error == 1 else { return failed(error, nowNs: nowNs) }
+        guard stage == .reading else { return .nothing }
+        if case .time = start, position == nil {
+            // Nothing was taken: the log has moved on since its beginning was asked.
+            stage = .seeking(start)
+            return .nothing
+        }
+        stage = .measuring(low: nil)
+        // It may be another log, which comes first.
+        leader = nil
+        return .askLeader
     }
 
     private mutating func failed(_ error: Int16, nowNs: UInt64) -> Outcome {
@@ -202,8 +309,8 @@ struct IncomingPartition {
             leader = nil
             resumesAtNs = nowNs + Self.pauseNs
             return .askLeader
-        // UNKNOWN_TOPIC_OR_PARTITION: gone, or not there yet.
-        case 3:
+        // UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: gone, another, or not there yet.
+        case 3, 100, 103:
             leader = nil
             let since = unknownSinceNs ?? nowNs
             unknownSinceNs = since
@@ -221,9 +328,53 @@ struct IncomingPartition {
         }
     }
 
+    // MARK: What is said of the cluster
+
+    /// Who has the partition, since which epoch, and of which log.
+    mutating func learned(leader: Int32, epoch: Int32 = -1, log: LogIdentity? = nil, nowNs: UInt64) -> Outcome {
+        if let log {
+            // Another log's leaders are counted anew.
+            if newestLog != log { leaderEpoch = -1 }
+            newestLog = log
+            if self.log == nil { self.log = log }
+            if self.log != log { return isAssigned ? lose(.anotherLog(log)) : .nothing }
+        }
+        if epoch >= 0, epoch < leaderEpoch {
+            // Said by a broker that has not heard yet; or of another log, by brokers that cannot say so.
+            let since = goneSinceNs ?? nowNs
+            goneSinceNs = since
+            let isStale = nowNs &- since >= Self.staleNs
+            if log == nil, isStale {
+                isEpochOfAnother = true
+                return isAssigned ? lose(.anotherLog(nil)) : .nothing
+            }
+            self.leader = nil
+            if isStale, isAssigned {
+                // FENCED_LEADER_EPOCH: whoever says that it leads has been deposed, or put back by hand. Said again and again.
+                goneSinceNs = nowNs
+                return .failed(74)
+            }
+            resumesAtNs = nowNs + Self.pauseNs
+            return .askLeader
+        }
+        goneSinceNs = nil
+        if epoch > leaderEpoch, leaderEpoch >= 0, stage == .reading, self.epoch >= 0 { stage = .checking }
+        (self.leader, leaderEpoch) = (leader, epoch)
+        return .nothing
+    }
+
     /// Those who should know say that there is no such partition, or that nobody leads it.
-    mutating func hasNoLeader(error: Int16, nowNs: UInt64) -> Outcome {
+    mutating func hasNoLeader(error: Int16, isTopic: Bool = false, nowNs: UInt64) -> Outcome {
         guard isAssigned else { return .nothing }
+        if error == 3, isTopic, log != nil {
+            let since = goneSinceNs ?? nowNs
+            goneSinceNs = since
+            if nowNs &- since >= Self.goneNs {
+                // Whatever is made under the name is welcome to who goes on without a log in mind.
+                newestLog = nil
+                return lose(.anotherLog(nil))
+            }
+        }
         return failed(error, nowNs: nowNs)
     }
 
@@ -234,7 +385,7 @@ struct IncomingPartition {
         var from: Int64
         /// To be told when all of it is taken.
         var end: Int64?
-        /// A batch that cannot be used, however often it is asked for, ends here, and is left out.
+        /// A batch that cannot be used, however often it is asked for, ends here, and is passed over.
         var skipsTo: Int64?
         /// It is of a format that is not read here.
         var isOld = false
@@ -247,6 +398,8 @@ struct IncomingPartition {
     ) -> Records? {
         guard life == self.life else { return nil }
         isAsked = false
+        // What came of a log that may be another does not count.
+        guard stage == .reading else { return nil }
         var records = Records(range: range.lowerBound..<range.lowerBound, from: wanted)
         var position = range.lowerBound
         var isCutOff = false
@@ -256,6 +409,8 @@ struct IncomingPartition {
                 position = batch.records.upperBound
                 wanted = max(wanted, batch.lastOffset + 1)
                 records.range = range.lowerBound..<position
+                // No checksum covers a batch's epoch; it never falls, and no leader is newer than the one asked.
+                if batch.leaderEpoch <= leaderEpoch || leaderEpoch < 0 { epoch = max(epoch, batch.leaderEpoch) }
             case .cutOff:
                 isCutOff = true
                 break loop
@@ -271,8 +426,8 @@ struct IncomingPartition {
                 break loop
             case .old, .nonsense:
                 guard records.range.isEmpty else { break loop }
-                hasFailed = failsAgain()
-                records.isOld = hasFailed
+                records.isOld = failsAgain()
+                if records.isOld { stage = .still }
                 resumesAtNs = nowNs + Self.longPauseNs
                 break loop
             }

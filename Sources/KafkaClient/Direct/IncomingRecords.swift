@@ -8,13 +8,14 @@ struct IncomingRecords {
         var offset: Int64
         var timestampMs: Int64
         var hasLogAppendTime: Bool
+        var leaderEpoch: Int32
         var record: IncomingRecord
     }
 
     enum Step {
         case record(Found)
-        /// What calls itself a batch holds something else; the rest of it is left out.
-        case broken
+        /// What calls itself a batch holds something else; the rest of it, these offsets, is left out.
+        case broken(Range<Int64>)
         case end
     }
 
@@ -63,8 +64,7 @@ struct IncomingRecords {
                 guard let record = IncomingRecord.read(records, at: &position),
                     record.offsetDelta >= 0, record.offsetDelta <= batch.lastOffset - batch.baseOffset
                 else {
-                    finishBatch()
-                    return .broken
+                    return broken(batch)
                 }
                 contentPosition = position
                 let offset = batch.baseOffset + record.offsetDelta
@@ -76,7 +76,7 @@ struct IncomingRecords {
                         offset: offset,
                         timestampMs: batch.hasLogAppendTime
                             ? batch.maxTimestamp : batch.baseTimestamp &+ record.timestampDelta,
-                        hasLogAppendTime: batch.hasLogAppendTime, record: record))
+                        hasLogAppendTime: batch.hasLogAppendTime, leaderEpoch: batch.leaderEpoch, record: record))
             }
             finishBatch()
             guard position < range.upperBound,
@@ -84,8 +84,14 @@ struct IncomingRecords {
                     answer.span, at: position, end: range.upperBound, comparesChecksum: false)
             else { return .end }
             position = next.records.upperBound
-            guard open(next) else { return .broken }
+            guard open(next) else { return broken(next) }
         }
+    }
+
+    private mutating func broken(_ batch: IncomingBatch) -> Step {
+        let first = max(lastOffset + 1, batch.baseOffset)
+        finishBatch()
+        return .broken(first..<max(first, lastOffset + 1))
     }
 
     private mutating func finishBatch() {
@@ -114,10 +120,7 @@ struct IncomingRecords {
             guard let codec = Codec(rawValue: next.codec),
                 let plain = try? codec.decompress(
                     answer.span.extracting(next.records), maxBytes: Self.contentBytesMax)
-            else {
-                finishBatch()
-                return false
-            }
+            else { return false }
             content = AnswerBytes(copying: plain.span)
             (contentStart, contentCount) = (0, plain.count)
         }

@@ -87,7 +87,9 @@ final class RecordTimes {
             if let offset = open.removeValue(forKey: partition) {
                 known[Place(partition: partition, offset: offset)] = .nothing
             }
-        case .error(_, let partition?): open[partition] = nil
+        case .error(_, let partition?), .passedOver(let partition, _, _): open[partition] = nil
+        // What the log has no place for has no time: the position is said to lie outside of it.
+        case .lostPlace(let place): open[place.partition] = nil
         default: break
         }
     }

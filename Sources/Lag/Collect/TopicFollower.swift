@@ -39,6 +39,10 @@ final class TopicFollower {
             }
             switch batch.event {
             case .endOfPartition(let place, let offset): next[place] = offset
+            // The next look starts over: it is in the list no more.
+            case .lostPlace(let place):
+                next[place.partition] = nil
+                return false
             case .error(let error, _) where !error.isRetriable: throw error
             default: break
             }

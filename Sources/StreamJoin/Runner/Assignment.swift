@@ -43,7 +43,7 @@ extension JoinWorker {
         let names = configuration.names
         let startedNs = clock.monotonicNs
         retain()
-        let reader = try LogReader(configuration.kafka, log: nil)
+        let reader = try LogReader(configuration.kafka, metrics.faults)
         defer { reader.close() }
         let isOwn = Set(partitions)
         let kept = configuration.isStandby ? Array(0..<setup.chatPartitions) : partitions

@@ -35,6 +35,8 @@ public struct JoinError: Error, Sendable, CustomStringConvertible {
         case topics
         /// A record could not be written.
         case output
+        /// What was read is not in the log that is there now.
+        case log
     }
 
     public let code: Code

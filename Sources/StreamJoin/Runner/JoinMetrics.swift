@@ -1,3 +1,4 @@
+import KafkaClient
 import Runtime
 
 /// What operators see of the join.
@@ -30,7 +31,10 @@ struct JoinMetrics: Sendable {
     let users: Gauge
     let tableBytes: Gauge
 
-    init(_ metrics: Metrics) {
+    let faults: ReadFaults
+
+    init(_ metrics: Metrics, _ log: Log) {
+        faults = ReadFaults(log, metrics, stage: "join")
         accepted = metrics.counter("fanout_join_messages_total", "Messages accepted and fanned out.")
         already = metrics.counter("fanout_join_repeats_total", "Messages dropped because they were accepted before.")
         rejected = metrics.counter("fanout_join_rejected_total", "Records written to chat.rejected.")

@@ -20,7 +20,7 @@ public final class JoinRunner: Sendable {
         self.configuration = configuration
         self.log = log
         self.clock = clock
-        self.metrics = JoinMetrics(metrics)
+        self.metrics = JoinMetrics(metrics, log)
         health = Health(log: log, metrics: metrics, clock: clock)
     }
 

@@ -196,6 +196,7 @@ final class JoinWorker {
         for index in 0..<batch.count { try take(batch[index]) }
         if batch.count > 0 { sampleLatency(batch[batch.count - 1]) }
         guard let event = batch.event else { return }
+        metrics.faults.tell(event)
         switch event {
         case .assigned(let partitions):
             closeEpoch()
@@ -205,7 +206,8 @@ final class JoinWorker {
             try release(isLost: isLost)
             try consumer.unassign()
         case .committed(_, let error): try committed(error)
-        case .endOfPartition: break
+        case .endOfPartition, .passedOver: break
+        case .lostPlace(let place): try consumer.seek([place.unread])
         case .error(let error, let partition):
             if error.isFatal { throw error }
             log.warning("consumer", ["error": "\(error)", "partition": "\(partition?.description ?? "-")"])

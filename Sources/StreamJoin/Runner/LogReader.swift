@@ -3,15 +3,17 @@ import KafkaClient
 /// Reads stretches of partitions to their ends, as fast as the log gives them: what a task needs before it begins.
 struct LogReader: ~Copyable {
     private let consumer: Consumer
+    private let faults: ReadFaults
 
-    init(_ kafka: KafkaConfiguration, log: KafkaLogSink?) throws(KafkaError) {
+    init(_ kafka: KafkaConfiguration, _ faults: ReadFaults) throws(KafkaError) {
         var options = ConsumerOptions()
         options.reportsEndOfPartition = true
         options.queuedMessagesMin = 100_000
         options.queuedBytesMax = 64 << 20
         options.partitionFetchBytesMax = 4 << 20
         options.fetchBytesMax = 32 << 20
-        consumer = try Consumer(kafka, options, log: log)
+        consumer = try Consumer(kafka, options)
+        self.faults = faults
     }
 
     /// When nothing has come for so long, the queue has been emptied.
@@ -68,7 +70,9 @@ struct LogReader: ~Copyable {
                     left -= 1
                 }
             }
+            faults.tell(batch.event)
             switch batch.event {
+            case .lostPlace(let place): throw JoinError(.log, "\(place)")
             case .endOfPartition(let partition, _):
                 if ends[partition.partition]?.removeValue(forKey: partition.topic) != nil { left -= 1 }
             case .error(let error, _) where !error.isRetriable: throw error

@@ -148,6 +148,8 @@ final class Lookups: Sendable {
             let deadline = clock.monotonicNs + UInt64(Self.timeoutMs) * 1_000_000
             while clock.monotonicNs < deadline {
                 let batch = reader.poll(maxMessages: 1, timeoutMs: 50)
+                // The message is gone, or nobody can read it: as if there had been none.
+                if case .lostPlace = batch.event { return .original(.none) }
                 guard batch.count > 0 else { continue }
                 let message = batch[0]
                 guard message.offset == seq, let value = message.value,

@@ -31,6 +31,15 @@ public final class Thread: Sendable {
         return Thread(name: name, handle: handle)
     }
 
+    /// Holds up the thread that calls: at a start, where there is nothing else to do.
+    public static func sleep(ms: Int64) {
+        var left = timespec(tv_sec: Int(ms / 1000), tv_nsec: Int(ms % 1000) * 1_000_000)
+        while true {
+            var asked = left
+            guard unsafe nanosleep(&asked, &left) != 0, errno == EINTR else { return }
+        }
+    }
+
     /// Waits for the thread's end. Calling it again returns at once.
     public func join() {
         let taken = handle.withLock { handle in

@@ -65,6 +65,8 @@ extension Command {
                     left -= 1
                     // Nobody reads any more: `| head` has what it wanted.
                     if !Output.standard(line + "\n") { left = 0 }
+                } complain: { complaint in
+                    _ = Output.error(complaint + "\n")
                 }
                 loop.runOnce(timeoutMs: 0)
             }

@@ -33,6 +33,7 @@ struct GoldenCase {
             configuration.advertisedHost = "localhost"
             configuration.advertisedPort = 9092
             configuration.lastProducerID = 999
+            configuration.leaderEpoch = 0
             change(&configuration)
         } prepare: { directory in
             var catalog = Catalog(clusterID: TopicID(high: 1, low: 2))

@@ -480,18 +480,21 @@ public class JavaClients {
         String topic = topic(1);
         var place = new TopicPartition(topic, 0);
         fill(topic, 20);
+        int epoch;
         try (var consumer = consumer(unique("group"))) {
             consumer.assign(List.of(place));
+            consumer.seek(place, 0);
+            epoch = read(consumer, 20).get(0).leaderEpoch().get();
             // A position that names an epoch is held against the log before the first fetch from there.
-            consumer.seek(place, new OffsetAndMetadata(10, Optional.of(0), ""));
+            consumer.seek(place, new OffsetAndMetadata(10, Optional.of(epoch), ""));
             var found = read(consumer, 10);
             expectEqual(found.get(0).value(), "v10");
-            expectEqual(found.get(0).leaderEpoch().get(), 0);
+            expectEqual(found.get(0).leaderEpoch().get(), epoch);
         }
         // One beyond the end of the epoch is a log that was cut off.
         try (var consumer = consumer(unique("group"), "auto.offset.reset", "none")) {
             consumer.assign(List.of(place));
-            consumer.seek(place, new OffsetAndMetadata(25, Optional.of(0), ""));
+            consumer.seek(place, new OffsetAndMetadata(25, Optional.of(epoch), ""));
             eventually(() -> {
                 try {
                     consumer.poll(Duration.ofMillis(200));

@@ -15,16 +15,17 @@ final class LogDirectory {
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
 
-    func makeLog(_ settings: [String: String] = [:]) throws -> PartitionLog {
+    func makeLog(_ settings: [String: String] = [:], leaderEpoch: Int32 = 0) throws -> PartitionLog {
         PartitionLog(
-            topic: 1, partition: 0, directory: path, files: files, config: try TopicConfig(overrides: settings))
+            topic: 1, partition: 0, leaderEpoch: leaderEpoch, directory: path, files: files,
+            config: try TopicConfig(overrides: settings))
     }
 
     /// The log as a start of the broker would find it.
     func reopen(
-        _ settings: [String: String] = [:], known: PartitionLog.Recovered = .init()
+        _ settings: [String: String] = [:], known: PartitionLog.Recovered = .init(), leaderEpoch: Int32 = 0
     ) throws -> (log: PartitionLog, report: PartitionLog.RecoveryReport) {
-        let log = try makeLog(settings)
+        let log = try makeLog(settings, leaderEpoch: leaderEpoch)
         let report = try log.recover(segments(), known, nowMs: 0)
         return (log, report)
     }

@@ -2,6 +2,8 @@
 //
 //     History.swift            configuration, start and stop
 //     HistorySink.swift        the one thread: log → batches → transactions, and what it does when either side is away
+//     DatabaseGuard.swift      whether the database is complete, and the one that it was
+//     LogExtent.swift          what a stored position means in the log that there is
 //     RejectLog.swift          what cannot be stored, to chat.rejected
 //     PartitionHolders.swift   whom a rebuild waits for
 //     SinkBatch.swift          records on their way into one transaction (a value)
@@ -75,6 +77,8 @@ public final class History: Sendable {
         let batches: Histogram
         let postgresUp: Gauge
         let reachedMs: Gauge
+        /// Of messages, and of signals.
+        let logChanged: [Bool: Counter]
 
         let faults: ReadFaults
 
@@ -85,6 +89,12 @@ public final class History: Sendable {
             rejected = metrics.counter("fanout_history_rejected_total", "Records that could not be stored")
             batches = metrics.histogram("fanout_history_batch_seconds", "Time to store a batch")
             postgresUp = metrics.gauge("fanout_history_postgres_up", "Whether Postgres answers")
+            logChanged = Dictionary(
+                uniqueKeysWithValues: [Topic.messages, .signals].map { topic in
+                    let help = "Partitions that were begun anew because the topic was made again or had lost its end"
+                    let labels: Metrics.Labels = ["topic": topic.rawValue]
+                    return (topic == .messages, metrics.counter("fanout_log_changed_total", help, labels))
+                })
             let reachedMs = Gauge()
             self.reachedMs = reachedMs
             metrics.gauge(

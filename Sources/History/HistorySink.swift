@@ -42,6 +42,9 @@ final class HistorySink {
     private var batchSinceMs: Int64 = 0
     private var lastUpkeepMs: Int64 = 0
     private var lastRetentionMs: Int64 = 0
+    /// Where logs were cut off, until it is looked at.
+    private var cuts: [PartitionKey: Int64] = [:]
+    private let guardian: DatabaseGuard
     private var backoffMs = HistorySink.backoffMinMs
     /// When to say who holds the partitions that a rebuild waits for; `nil` once it is said.
     private var tellHoldersAtMs: Int64?
@@ -91,6 +94,7 @@ final class HistorySink {
         }
         thread = stage.health.thread("history")
         probe = try LogProbe(configuration.kafka, topics: [messagesName, signalsName], stage.health)
+        guardian = DatabaseGuard(log)
         rejects = try RejectLog(configuration.kafka, topic: configuration.names[.rejected], log: kafkaLog)
     }
 
@@ -190,8 +194,11 @@ final class HistorySink {
         case .committed(_, let error):
             if let error { log.debug("offsets not committed", ["error": "\(error)"]) }
         case .endOfPartition, .passedOver: break
-        // Whether the log has what is stored is looked at where it starts over.
-        case .lostPlace: try startOverLater()
+        case .lostPlace(let place):
+            if case .truncated(let end?) = place.reason {
+                cuts[PartitionKey(topic: place.partition.topic, partition: place.partition.partition)] = end
+            }
+            try startOverLater()
         case .error(let error, _):
             if error.isFatal { throw HistoryError(error.isNameTaken ? .nameTaken : .kafka, "\(error)") }
             if error.code == .authentication || error.code == .authorization {
@@ -225,10 +232,13 @@ final class HistorySink {
             [PartitionKey(topic: messagesName, partition: $0), PartitionKey(topic: signalsName, partition: $0)]
         }
         let partitionCount: Int32
+        let isComplete: Bool
         let extents: [PartitionKey: LogExtent]
         do throws(KafkaError) {
             partitionCount = try rejects.partitionCount(of: messagesName)
-            extents = try consumer.extents(of: keys)
+            let logs = try configuration.kafka.identities(of: [messagesName, signalsName])
+            extents = try consumer.extents(
+                of: keys, logs: [messagesName: logs[0], signalsName: logs[1]].compactMapValues { $0 })
         } catch {
             log.warning("the log does not tell how far it reaches", ["error": "\(error)"])
             return try startOverLater()
@@ -238,22 +248,43 @@ final class HistorySink {
             return try startOverLater()
         }
         do throws(PostgresError) {
-            stored = try use { store throws(PostgresError) in
-                try days.makeAhead(nowMs: nowMs, &store)
-                return try SinkWriter.positions(of: keys, partitionCount: partitionCount, &store)
+            isComplete = try takesPart()
+            if isComplete {
+                stored = try use { store throws(PostgresError) in
+                    // What is kept of them may be of another database by now.
+                    days = Days()
+                    try days.makeAhead(nowMs: nowMs, &store)
+                    return try SinkWriter.positions(of: keys, partitionCount: partitionCount, &store)
+                }
+                for (key, extent) in extents { try compare(key, extent) }
+                try learnLogs(extents)
             }
-            for (key, extent) in extents { try compare(key, extent) }
         } catch {
             return try postgresFailed(error)
         }
+        guard isComplete else { return try startOverLater() }
         pending = stored
         try consumer.assign(
             keys.map { key in
-                PartitionStart(TopicPartition(key.topic, key.partition), at: .offset(stored[key]?.nextOffset ?? 0))
+                // Before its beginning a log gives nothing; the first record read then shows what is missing.
+                let offset = max(stored[key]?.nextOffset ?? 0, extents[key]?.begin ?? 0)
+                return PartitionStart(
+                    TopicPartition(key.topic, key.partition), at: .offset(offset), log: stored[key]?.log)
             })
         state = .running
         isHoldingSignals = false
         stage.counts.postgresUp.set(1)
+    }
+
+    /// Writes down which logs the positions are of, where it was not known.
+    private func learnLogs(_ extents: [PartitionKey: LogExtent]) throws(PostgresError) {
+        var learned: [PartitionKey: LogIdentity] = [:]
+        for (key, extent) in extents where stored[key] != nil && stored[key]?.log == nil {
+            guard let log = extent.log else { continue }
+            learned[key] = log
+            stored[key]?.log = log
+        }
+        try use { store throws(PostgresError) in try SinkWriter.setLogs(learned, &store) }
     }
 
     /// Makes a position one that the log has.
@@ -262,16 +293,26 @@ final class HistorySink {
         if ends[key] == nil { ends[key] = extent.end }
         let facts: Log.Fields = [
             "partition": "\(key)", "stored": .int(position.nextOffset), "end": .int(extent.end),
+            "was": "\(position.log.map { "\($0.topicID)" } ?? "unknown")",
+            "now": "\(extent.log.map { "\($0.topicID)" } ?? "unknown")",
         ]
-        switch extent.judge(nextOffset: position.nextOffset) {
+        // Signals are kept for a day, and missing some is nothing to tell devices.
+        let isLoss = key.topic == messagesName
+        switch extent.judge(nextOffset: position.nextOffset, of: position.log, cutAt: cuts.removeValue(forKey: key)) {
         case .goOn: break
         case .startAtBeginning:
-            log.error("the topic ends before what was stored of it: it was made anew, starting at its beginning", facts)
-            try use { store throws(PostgresError) in try SinkWriter.restart(key, &store) }
-            stored[key] = SinkBatch.Position(nextOffset: 0)
+            log.error(
+                "the topic was made again: what was not stored of the old log is lost; starting at its beginning", facts
+            )
+            // Where it is known which log is which, seqs go on. Else they may have begun again with their topic.
+            let lastSeq = extent.log == nil ? -1 : position.lastSeq
+            try move(key, to: SinkBatch.Position(nextOffset: 0, lastSeq: lastSeq, log: extent.log), isLoss)
+        case .goBack(let offset):
+            log.error("the log has lost its end; going on with what stands there now", facts)
+            var moved = position
+            moved.nextOffset = offset
+            try move(key, to: moved, isLoss)
         case .skip(let offset):
-            // Signals are kept for a day, and missing some is nothing to tell.
-            let isLoss = key.topic == messagesName
             if isLoss { log.error("the log has let go of messages that were not stored", facts) }
             let now = nowMs
             try use { store throws(PostgresError) in
@@ -279,6 +320,15 @@ final class HistorySink {
             }
             stored[key]?.nextOffset = offset
         }
+    }
+
+    private func move(_ key: PartitionKey, to position: SinkBatch.Position, _ isLoss: Bool) throws(PostgresError) {
+        stage.counts.logChanged[key.topic == messagesName]?.add()
+        let now = nowMs
+        try use { store throws(PostgresError) in
+            try SinkWriter.move(key, to: position, lostBeforeMs: isLoss ? now : nil, &store)
+        }
+        stored[key] = position
     }
 
     // MARK: Storing
@@ -401,13 +451,23 @@ final class HistorySink {
         return value
     }
 
+    /// Whether this is a database that positions may be kept in. One that is being restored has tables without their keys,
+    /// in which the same position could stand twice.
+    private func takesPart() throws(PostgresError) -> Bool {
+        let isComplete = try use { store throws(PostgresError) in try guardian.look(at: &store) }
+        if !isComplete { stage.postgres.failed("the database is not complete; is it being restored?") }
+        return isComplete
+    }
+
     private func postgresFailed(_ error: PostgresError) throws {
         stage.postgres.failed("Postgres takes nothing: \(error.message)")
-        if error.sqlState == "42P01" {
+        if error.sqlState == "42P01", !guardian.hasSeenComplete {
             throw HistoryError(.schemaMissing, "\(error.message); run fanout db migrate")
         }
-        guard error.isTransient || error.sqlState == "23503" else { throw HistoryError(.postgres, "\(error)") }
-        stage.counts.postgresUp.set(error.code == .server ? 1 : 0)
+        guard error.isTransient || error.sqlState == "23503" || guardian.isAboutSchema(error) else {
+            throw HistoryError(.postgres, "\(error)")
+        }
+        stage.counts.postgresUp.set(error.code == .server && !guardian.isAboutSchema(error) ? 1 : 0)
         log.warning("cannot store", ["error": "\(error)", "retry_ms": .int(Int64(backoffMs))])
         try startOverLater()
     }

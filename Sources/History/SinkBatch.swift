@@ -15,6 +15,8 @@ struct SinkBatch {
         var lastRecordMs: Int64 = 0
         /// When the last mark was left.
         var lastMarkMs: Int64 = .min
+        /// The log that the offset is of.
+        var log: LogIdentity?
     }
 
     /// What became of a record.

@@ -275,13 +275,14 @@ enum SinkWriter {
         try store.postgres.query(
             """
             INSERT INTO sink_progress (topic, partition, next_offset)
-            SELECT t, p, 0 FROM unnest($1::text[]) t, generate_series(0, $2::bigint - 1) p ON CONFLICT DO NOTHING
+            SELECT t, p, 0 FROM unnest($1::text[]) t, generate_series(0, $2::bigint - 1) p
+            ON CONFLICT (topic, partition) DO NOTHING
             """, [.texts(Set(keys.map(\.topic)).sorted()), .int(Int64(partitionCount))])
         let parameters: [PostgresValue] = [.texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) })]
         let rows = try store.postgres.query(
             """
             SELECT s.topic, s.partition, s.next_offset, s.last_seq, s.reached_ms,
-                   (SELECT at_ms FROM sink_marks m WHERE m.partition = s.partition ORDER BY seq DESC LIMIT 1)
+                   (SELECT at_ms FROM sink_marks m WHERE m.partition = s.partition ORDER BY seq DESC LIMIT 1), s.log
             FROM sink_progress s JOIN unnest($1::text[], $2::bigint[]) v(t, p) ON s.topic = v.t AND s.partition = v.p
             """, parameters)
         var positions: [PartitionKey: SinkBatch.Position] = [:]
@@ -290,15 +291,41 @@ enum SinkWriter {
                 let lastSeq = rows.int(row, 3)
             else { continue }
             positions[PartitionKey(topic: topic, partition: Int32(clamping: partition))] = SinkBatch.Position(
-                nextOffset: next, lastSeq: lastSeq, lastMarkMs: rows.int(row, 5) ?? .min)
+                nextOffset: next, lastSeq: lastSeq, lastMarkMs: rows.int(row, 5) ?? .min,
+                log: rows.uuid(row, 6).flatMap { LogIdentity(topicID: $0) })
         }
         return positions
     }
 
-    static func restart(_ key: PartitionKey, _ store: inout StoreConnection) throws(PostgresError) {
+    /// Goes on somewhere else: with another log, or where one has lost its end. `lostBeforeMs`: not all that was in the log
+    /// before is here.
+    static func move(
+        _ key: PartitionKey, to position: SinkBatch.Position, lostBeforeMs: Int64?, _ store: inout StoreConnection
+    ) throws(PostgresError) {
+        try store.postgres.transaction { postgres throws(PostgresError) in
+            try postgres.query(
+                "UPDATE sink_progress SET next_offset = $3, last_seq = $4, log = $5 WHERE topic = $1 AND partition = $2",
+                [
+                    .text(key.topic), .int(Int64(key.partition)), .int(position.nextOffset), .int(position.lastSeq),
+                    position.log.map { .uuid($0.topicID) } ?? .null,
+                ])
+            if let lostBeforeMs { try setDropped(beforeMs: lostBeforeMs, &postgres) }
+        }
+    }
+
+    /// Which log each position is of, where it was not known.
+    static func setLogs(_ logs: [PartitionKey: LogIdentity], _ store: inout StoreConnection) throws(PostgresError) {
+        guard !logs.isEmpty else { return }
+        let keys = logs.keys.sorted()
         try store.postgres.query(
-            "UPDATE sink_progress SET next_offset = 0, last_seq = -1 WHERE topic = $1 AND partition = $2",
-            [.text(key.topic), .int(Int64(key.partition))])
+            """
+            UPDATE sink_progress p SET log = v.log FROM unnest($1::text[], $2::bigint[], $3::uuid[]) AS v(topic, part, log)
+            WHERE p.topic = v.topic AND p.partition = v.part AND p.log IS NULL
+            """,
+            [
+                .texts(keys.map(\.topic)), .ints(keys.map { Int64($0.partition) }),
+                .uuids(keys.compactMap { logs[$0]?.topicID }),
+            ])
     }
 
     /// The records up to `offset` are gone from the log, and nothing follows them.

@@ -101,12 +101,17 @@ extension ChatLoop {
     private func waitForSink(_ catchUp: CatchUp, _ number: SessionNumber) {
         ask(Sync.coverage(topic: configuration.names[.messages]), catchUp, number) {
             [unowned self] rows, client, session in
-            guard let coverage = rows.first, !coverage.isTooOld(cursorMs: catchUp.from.timestamp) else {
-                return loseThePlace(catchUp, client, session)
+            guard let coverage = rows.first else { return loseThePlace(catchUp, client, session) }
+            // Also for a device that will reload: what it is not sent here, it must find in History.
+            let isComplete = coverage.isComplete(upToMs: catchUp.until.timestamp)
+            if coverage.isTooOld(cursorMs: catchUp.from.timestamp) {
+                if isComplete { return loseThePlace(catchUp, client, session) }
+                if loop.monotonicMs >= catchUp.deadlineMs {
+                    log.warning("a device that has lost its place reloads before History has all of it")
+                    return loseThePlace(catchUp, client, session)
+                }
             }
-            guard coverage.isComplete(upToMs: catchUp.until.timestamp) else {
-                return wait(Self.waitMs, "History is behind", catchUp, client)
-            }
+            guard isComplete else { return wait(Self.waitMs, "History is behind", catchUp, client) }
             makePlan(catchUp, Int32(coverage.partitionCount), number)
         }
     }

@@ -47,6 +47,7 @@ final class ChatLoop {
         let registry: Metrics
         let siblings: Siblings
         let revocations: Revocations
+        let present: PresentLog
         let health: Health
         /// Whether it is known who may no longer be let in, and the process is not about to end.
         let admits: @Sendable () -> Bool

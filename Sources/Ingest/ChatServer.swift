@@ -16,6 +16,7 @@ public final class ChatServer: Sendable {
     private let siblings = Siblings()
     private let directory = InstanceDirectory()
     private let revocations = Revocations()
+    private let present = PresentLog()
     private let progress: ControlReader.Progress
     private let stopped = Handover<Void>()
     private let isRunning = Atomic(false)
@@ -40,7 +41,7 @@ public final class ChatServer: Sendable {
         let shared = ChatLoop.Shared(
             verifier: verifier, counts: ConnectionCounts(), directory: directory,
             metrics: IngestMetrics(registry), registry: registry, siblings: siblings,
-            revocations: revocations, health: health, admits: { self.admits }, log: log)
+            revocations: revocations, present: present, health: health, admits: { self.admits }, log: log)
         var threads: [LoopThread] = []
         let drained = (0..<configuration.loops).map { _ in Handover<Void>() }
         defer {
@@ -117,7 +118,7 @@ public final class ChatServer: Sendable {
     private func startControl() throws -> LoopThread {
         let configuration = configuration
         return try LoopThread.start(name: "chat-control") {
-            [siblings, directory, progress, verifier, revocations, log, registry, faults] loop in
+            [siblings, directory, progress, verifier, revocations, present, log, registry, faults] loop in
             let reader = try ControlReader(
                 configuration, on: loop, directory: directory, progress: progress, log: log, metrics: registry,
                 faults: faults
@@ -137,6 +138,11 @@ public final class ChatServer: Sendable {
                 }
             }
             watchKeys()
+            func watchLog() {
+                present.look(configuration)
+                loop.schedule(afterMs: 1000) { watchLog() }
+            }
+            watchLog()
             return reader
         }
     }

@@ -1,6 +1,8 @@
 import KafkaClient
+import PostgresClient
 import PushLink
 import Runtime
+import Store
 import System
 import Wire
 
@@ -60,6 +62,9 @@ final class LogWriter {
     private var key: [UInt8] = []
     private var registration: Registration?
     private var isClosed = false
+    private var numbers: SeqNumbers
+    private let incomingName: String
+    private var isAskingNumbers = false
     private let log: Log
     private let clock = SystemClock()
     private unowned var chat: ChatLoop?
@@ -72,12 +77,15 @@ final class LogWriter {
         let topics = [Topic.incoming, .signals, .instances].map { configuration.names[$0] }
         chatPartitions = try output.producer.warmUp(topics: topics, timeoutMs: 10_000)[0]
         admission = MessageAdmission(partitions: Int(chatPartitions))
+        incomingName = configuration.names[.incoming]
+        numbers = SeqNumbers(partitionCount: chatPartitions, isAsked: configuration.postgres != nil)
     }
 
     func start(_ chat: ChatLoop) {
         self.chat = chat
         watch(chat.loop)
         announce(chat)
+        learnNumbers(chat)
     }
 
     private func watch(_ loop: EventLoop) {
@@ -95,7 +103,7 @@ final class LogWriter {
     var isSettled: Bool { !isPausing && queuedCount == 0 }
 
     /// Messages that the log has not answered for.
-    var isBusy: Bool { !sent.isEmpty }
+    var isBusy: Bool { !sent.isEmpty || numbers.isWaiting }
 
     /// Messages whose events have not come back.
     var underWay: Int { admission.underWay }
@@ -193,21 +201,93 @@ final class LogWriter {
         }
         let client = chat.session(message.number)?.0
         // A repeat that the broker recognised without knowing its place any more is in the log; asking again tells where.
-        if report.succeeded, let seq = report.offset {
-            admission.answered(message.partition, seq: seq, sentMs: Int64(message.atNs / 1_000_000))
+        if report.succeeded, let offset = report.offset {
             chat.metrics.messages.add()
             chat.metrics.toLog.record(ns: clock.monotonicNs &- message.atNs)
-            client?.send(
-                ServerFrame.sent(
-                    id: message.id, chat: message.chat, seq: seq, ts: report.timestampMs ?? chat.loop.nowMs))
+            let answer = SeqNumbers.Answer(
+                session: message.number, id: message.id, chat: message.chat, partition: report.partition,
+                offset: offset, ts: report.timestampMs ?? chat.loop.nowMs, sentMs: Int64(message.atNs / 1_000_000))
+            switch numbers.acknowledged(answer, nowMs: Int64(chat.loop.monotonicMs)) {
+            case .answer(let seq): tell(answer, seq, chat)
+            case .wait: break
+            case .full:
+                admission.failed(message.partition)
+                refuse(message, client, chat)
+            }
             return
         }
         admission.failed(message.partition)
         if let error = report.error { log.warning("a message was not written", ["error": .init(error)]) }
+        refuse(message, client, chat)
+    }
+
+    private func tell(_ answer: SeqNumbers.Answer, _ seq: Int64, _ chat: ChatLoop) {
+        admission.answered(answer.partition, seq: seq, sentMs: answer.sentMs)
+        chat.session(answer.session)?.0.send(
+            ServerFrame.sent(id: answer.id, chat: answer.chat, seq: seq, ts: answer.ts))
+    }
+
+    private func refuse(_ message: Sent, _ client: Client?, _ chat: ChatLoop) {
         chat.metrics.refused(.overloaded)
         client?.send(
             ServerFrame.error(
                 .overloaded, "the log does not answer", id: message.id, retryAfterMs: Int.random(in: 500...1500)))
+    }
+
+    // MARK: Numbers
+
+    /// Asks which generations `chat.incoming` has, when it is another or it is time.
+    func learnNumbers(_ chat: ChatLoop) {
+        guard let database = chat.database, !isAskingNumbers else { return }
+        let present: LogIdentity?
+        switch chat.shared.present.answer {
+        case .unknown: return
+        // There is one run, as far as anybody knows.
+        case .untold: return learned([], of: nil, chat)
+        case .log(let log): present = log
+        }
+        guard let asked = numbers.look(at: present, nowMs: Int64(chat.loop.monotonicMs)) else { return }
+        isAskingNumbers = true
+        database.rows(LogGenerations.known(incomingName, asked)) { [weak self, weak chat] result in
+            guard let self, let chat else { return }
+            isAskingNumbers = false
+            switch result {
+            case .success(let entries):
+                if numbers.isComplete(entries.map { ($0.partition, $0.generation) }, of: asked) {
+                    learned(entries, of: asked, chat)
+                } else {
+                    claimNumbers(asked, database, chat)
+                }
+            case .failure(let error): cannotLearn(error)
+            }
+        }
+    }
+
+    private func claimNumbers(_ asked: LogIdentity, _ database: Database, _ chat: ChatLoop) {
+        var floors: [Int32: Int32] = [:]
+        for partition in 0..<chatPartitions { floors[partition] = numbers.floor(partition) }
+        isAskingNumbers = true
+        database.rows(LogGenerations.claim(incomingName, asked, atLeast: floors)) { [weak self, weak chat] result in
+            guard let self, let chat else { return }
+            isAskingNumbers = false
+            switch result {
+            case .success(let entries): learned(entries, of: asked, chat)
+            case .failure(let error): cannotLearn(error)
+            }
+        }
+    }
+
+    private func learned(_ entries: [LogGenerations.Entry], of asked: LogIdentity?, _ chat: ChatLoop) {
+        let answers = numbers.learned(
+            entries.map { ($0.partition, $0.generation) }, of: asked, nowMs: Int64(chat.loop.monotonicMs))
+        for (answer, seq) in answers { tell(answer, seq, chat) }
+    }
+
+    private func cannotLearn(_ error: PostgresError) {
+        guard numbers.isWaiting else { return }
+        log.warning(
+            "Postgres does not tell the generation of chat.incoming; senders wait for their answers",
+            ["error": .init("\(error)")])
     }
 
     // MARK: The instance

@@ -70,7 +70,7 @@ extension ConsumerOptions {
             ("reconnect.backoff.max.ms", "1000"),
             ("topic.metadata.refresh.fast.interval.ms", "50"),
             // A subscribed topic that is made later, or grows, is noticed within this; the default is five minutes.
-            ("topic.metadata.refresh.interval.ms", "10000"),
+            ("topic.metadata.refresh.interval.ms", "1000"),
             ("check.crcs", checksCRCs ? "true" : "false"),
             ("allow.auto.create.topics", allowsTopicCreation ? "true" : "false"),
         ]

@@ -12,6 +12,7 @@
 //     Conversations.swift   the conversation list with unread counts
 //     Sync.swift            what a device missed that was away longer than the hot window
 //     PushDevices.swift     whom `fanout push` tells, and how
+//     LogGenerations.swift  how messages are numbered where a log begins again
 //
 // The tables are in `postgres/`.
 public import PostgresClient

@@ -34,27 +34,42 @@ public struct Names: Sendable, Equatable {
 }
 
 /// Where a record stands in the log. As the value of the Kafka header `src` it names the record that a delivery came
-/// from: `topic/partition/offset`.
+/// from: `topic@tag/partition/offset`. The tag, eight hexadecimal digits, tells runs of offsets apart (`LogRun`); without
+/// one nothing was known of the log.
 public struct SourcePosition: Hashable, Sendable, CustomStringConvertible {
     public static let header = "src"
 
     public var topic: String
+    public var tag: UInt32?
     public var partition: Int32
     public var offset: Int64
 
-    public init(topic: String, partition: Int32, offset: Int64) {
+    public init(topic: String, tag: UInt32? = nil, partition: Int32, offset: Int64) {
         self.topic = topic
+        self.tag = tag
         self.partition = partition
         self.offset = offset
     }
 
     public init?(text: Span<UInt8>) {
         let parts = String(showing: text).split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 3, !parts[0].isEmpty, let partition = Int32(parts[1]), let offset = Int64(parts[2]),
-            partition >= 0, offset >= 0
+        guard parts.count == 3, let partition = Int32(parts[1]), let offset = Int64(parts[2]), partition >= 0,
+            offset >= 0
         else { return nil }
-        self.init(topic: String(parts[0]), partition: partition, offset: offset)
+        let name = parts[0].split(separator: "@", omittingEmptySubsequences: false)
+        guard name.count <= 2, let topic = name.first, !topic.isEmpty else { return nil }
+        self.init(topic: String(topic), partition: partition, offset: offset)
+        guard name.count == 2 else { return }
+        guard name[1].utf8.count == 8, let tag = UInt32(name[1], radix: 16) else { return nil }
+        self.tag = tag
     }
 
-    public var description: String { "\(topic)/\(partition)/\(offset)" }
+    public var description: String { "\(Self.name(of: topic, tag))/\(partition)/\(offset)" }
+
+    /// What stands before the partition.
+    public static func name(of topic: String, _ tag: UInt32?) -> String {
+        guard let tag else { return topic }
+        let digits = String(tag, radix: 16)
+        return topic + "@" + String(repeating: "0", count: 8 - digits.count) + digits
+    }
 }

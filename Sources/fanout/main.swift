@@ -15,6 +15,7 @@ let frame = CommandLineFrame(
         // For operators and developers.
         .broker,
         .database,
+        .restore,
         .lag,
         .tail,
         .topics,

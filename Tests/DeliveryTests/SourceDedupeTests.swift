@@ -49,4 +49,29 @@ struct SourceDedupeTests {
         let answers = ["a/1/10", "b/2/7", "b/9/1", "a/1/11", "b/2/8"].map { admit(&first, $0) }
         #expect(answers == [false, false, false, true, true])
     }
+
+    @Test func `a topic made again is another source, whatever was seen of the old one`() {
+        var dedupe = SourceDedupe()
+        let answers = [
+            "in@aaaaaaaa/0/100", "in@aaaaaaaa/1/7", "in@bbbbbbbb/0/0", "in@bbbbbbbb/0/1", "in@bbbbbbbb/0/1",
+            // What the join had still under way, and a repeat of it.
+            "in@aaaaaaaa/0/101", "in@aaaaaaaa/0/101", "in@bbbbbbbb/0/2",
+        ].map { admit(&dedupe, $0) }
+        #expect(answers == [true, true, true, true, false, true, false, true])
+        // Of a topic made again and again the last two are kept.
+        #expect(admit(&dedupe, "in@cccccccc/0/0"))
+        #expect(dedupe.text == "in@bbbbbbbb=0:2;in@cccccccc=0:0")
+        #expect(SourceDedupe(text: dedupe.text) == dedupe)
+    }
+
+    @Test func `what was kept before sources had tags belongs to the first tag that is seen`() throws {
+        var dedupe = try #require(SourceDedupe(text: "in=0:10,1:3"))
+        let answers = ["in@aaaaaaaa/0/10", "in@aaaaaaaa/0/11", "in@bbbbbbbb/0/0"].map { admit(&dedupe, $0) }
+        #expect(answers == [false, true, true])
+        // Also where records with tags were read before it was merged.
+        var later = SourceDedupe()
+        #expect(admit(&later, "in@aaaaaaaa/0/5"))
+        later.merge(try #require(SourceDedupe(text: "in=0:10,1:3")))
+        #expect(later.text == "in@aaaaaaaa=0:10,1:3")
+    }
 }

@@ -8,9 +8,11 @@ import Testing
 final class StagedSystem {
     let broker: BrokerProcess
     let postgres: PostgresCluster
-    let database: String
+    /// The next stages to be started use it.
+    var database: String
     let tokenKey = "a-token-key-of-at-least-thirty-two-bytes"
     private(set) var chatPort = 0
+    private let slot = "staged_\(UInt32.random(in: 0 ... .max))"
     private var stages: [String: FanoutProcess] = [:]
 
     /// - Parameters:
@@ -22,7 +24,11 @@ final class StagedSystem {
             ["--metrics", "127.0.0.1:0", "--journal-size", directory == nil ? "64MiB" : "1MiB"], directory: directory)
         database = try self.postgres.freshDatabase(migrated: true)
         #expect(try fanout(["topics", "create", "--partitions", "4"]).status == 0)
-        try start("cdc", ["--slot", "staged_\(UInt32.random(in: 0 ... .max))"])
+        try startStages()
+    }
+
+    func startStages() throws {
+        try start("cdc", ["--slot", slot])
         try start("join", ["--name", "join-1"])
         try start("delivery", ["--name", "delivery-1", "--presence-grace", "500ms", "--push-window", "200ms"])
         try start("history")
@@ -44,7 +50,7 @@ final class StagedSystem {
     }
 
     deinit {
-        for stage in ["chat-2", "chat-1", "push", "history", "delivery", "join", "cdc"] { stop(stage) }
+        stopAll()
         broker.kill()
     }
 
@@ -77,6 +83,11 @@ final class StagedSystem {
     }
 
     func signal(_ stage: String, _ number: Int32) { stages[stage]?.signal(number) }
+
+    /// All of them, in the order in which they should end.
+    func stopAll() { for stage in Self.order { stop(stage) } }
+
+    private static let order = ["chat-2", "chat-1", "push", "history", "delivery", "join", "cdc"]
 
     func stop(_ stage: String) { stages.removeValue(forKey: stage)?.terminate() }
 

@@ -285,4 +285,86 @@ import Wire
         #expect(error?.code == .schemaMissing)
         #expect(error?.description.contains("fanout db migrate") == true)
     }
+
+    @Test func `chat.messages made again is read from its start, told of, and devices that were away start over`()
+        throws
+    {
+        let scene = try Scene()
+        let lines = Lines()
+        let running = RunningHistory(scene.configuration, log: lines.log)
+        defer { running.stop() }
+        for index in 0..<60 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 60 })
+        let admin = try Admin(scene.kafka)
+        defer { admin.close(deadlineMs: 1000) }
+        let topic = scene.names[.messages]
+        #expect(try admin.deleteTopics([topic]).allSatisfy { $0.error == nil })
+        let again = NewTopic(topic, partitions: Int(Scene.partitions))
+        #expect(try admin.createTopics([again]).allSatisfy { $0.error == nil })
+        for index in 0..<60 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 120 }, "\(lines.text)")
+        #expect(lines.text.contains("the topic was made again"), "\(lines.text)")
+        var store = try scene.store()
+        let coverage = try #require(try store.first(Sync.coverage(topic: topic)))
+        #expect(coverage.droppedBeforeMs > 0)
+        let metrics = String(decoding: running.metrics.render(), as: UTF8.self)
+        #expect(metrics.contains(#"fanout_log_changed_total{topic="chat.messages"} 3"#), "\(metrics)")
+    }
+
+    @Test func `while a database is being restored History takes no part in it, and then goes on from its positions`()
+        throws
+    {
+        let scene = try Scene()
+        let lines = Lines()
+        for index in 0..<30 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        let running = RunningHistory(scene.configuration, log: lines.log)
+        defer { running.stop() }
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 30 })
+        var store = try scene.store()
+        // As a restore from a dump leaves it until the end: rows without keys, and some twice if somebody writes.
+        let backup = "CREATE TABLE backup AS TABLE sink_progress; UPDATE backup SET next_offset = 0, last_seq = -1"
+        try store.postgres.execute(
+            """
+            \(backup); ALTER TABLE sink_progress DROP CONSTRAINT sink_progress_pkey; TRUNCATE sink_progress;
+            TRUNCATE messages, chat_activity, sink_marks
+            """)
+        for index in 0..<30 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        #expect(eventually { lines.text.contains("the database is not complete") }, "\(lines.text)")
+        #expect(eventually { !running.history.isReady })
+        #expect(lines.text.contains("the key of sink_progress"))
+        #expect(try scene.count("SELECT count(*) FROM sink_progress") == 0, "nothing is written into it")
+        try store.postgres.execute(
+            """
+            INSERT INTO sink_progress SELECT * FROM backup; ALTER TABLE sink_progress ADD PRIMARY KEY (topic, partition)
+            """)
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 60 }, "\(lines.text)")
+        #expect(eventually { running.history.isReady } && lines.text.contains("the database is complete"))
+        let told = lines.text.split(separator: "\n").count { $0.contains("nothing is stored until it is") }
+        #expect(told == 1, "one line, however long it takes: \(lines.text)")
+    }
+
+    @Test func `a database restored to an older state is filled again from the log`() throws {
+        let scene = try Scene()
+        let running = RunningHistory(scene.configuration)
+        defer { running.stop() }
+        for index in 0..<30 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 30 })
+        var store = try scene.store()
+        // All at once, as another data directory under the same server would show it.
+        try store.postgres.execute(
+            """
+            BEGIN; DELETE FROM messages; DELETE FROM chat_activity; DELETE FROM sink_marks;
+            UPDATE sink_progress SET next_offset = 0, last_seq = -1 WHERE topic <> '';
+            UPDATE database_identity SET id = gen_random_uuid(); COMMIT
+            """)
+        for index in 0..<30 { try scene.write(scene.message("m", in: scene.chats[index % 8])) }
+        try scene.flush()
+        #expect(try eventually { try scene.count("SELECT count(*) FROM messages") == 60 })
+        #expect(eventually { running.history.isReady })
+    }
 }

@@ -393,4 +393,38 @@ import Wire
         #expect(join.send(IncomingMessage.text("short", from: users[0], in: chat, id: id)) == .done)
         #expect(Set(join.deliveries.flatMap(\.to)) == Set(users))
     }
+
+    @Test func `where the log begins again seq goes on above, and what was accepted before is known`() throws {
+        let log = try #require(LogIdentity(topicID: UUID(high: 3, low: 4)))
+        let run = LogRun(log: log, generation: 1)
+        var positions = Positions()
+        positions.runs.incoming = run
+        let join = Transcript(committed: positions)
+        // Of the log before: its messages are in chat.messages.
+        let before = MessageID.random()
+        var json = JSONWriter()
+        let source: [UInt8] = []
+        let old = IncomingMessage(id: before, chat: chat, from: users[0], device: .random(), kind: .text)
+        old.writeAccepted(seq: 5000, ts: 77, to: &json, source: source.span)
+        let bytes = json.bytes
+        join.task.recall(try AcceptedMessage(decoding: bytes.span))
+        join.create(chat, users)
+        #expect(join.send(IncomingMessage.text("first of the new log", from: users[0], in: chat)) == .done)
+        let seq = run.seq(of: 0)
+        #expect(seq > 5000 && join.contains(#""seq":\#(seq),"#), "\(join.lines)")
+        #expect(join.deliveries.allSatisfy { $0.source == "chat.incoming/0/0" && $0.tag == run.tag })
+        #expect(join.task.position.runs.incoming == run && join.task.position.incoming == 1)
+        // A repeat is one, whichever log it stood in first; and who wrote it is known.
+        join.forget()
+        #expect(join.send(IncomingMessage.text("again", from: users[0], in: chat, id: before)) == .done)
+        #expect(join.contains(#""seq":5000,"ts":77,"repeat":true"#), "\(join.lines)")
+        #expect(join.send(IncomingMessage.change("edit", 5000, from: users[0], in: chat)) == .done)
+        #expect(join.contains(#""target":5000"#))
+        #expect(join.send(IncomingMessage.change("edit", seq, from: users[0], in: chat)) == .done)
+        #expect(join.contains(#""target":\#(seq)"#))
+        // What is remembered no more stood in a log that is gone.
+        join.forget()
+        #expect(join.send(IncomingMessage.change("edit", 4999, from: users[0], in: chat)) == .done)
+        #expect(join.contains("unknown_message"))
+    }
 }

@@ -9,15 +9,72 @@ import Wire
     private let place = TopicPartition("chat.incoming", 0)
 
     private func decide(
-        _ incoming: (offset: Int64, note: String)?, members: Int64? = nil, signals: Int64? = nil
+        _ incoming: (offset: Int64, note: String)?, members: Int64? = nil, membersNote: String = "",
+        signals: Int64? = nil, logs: StartingPoint.Logs = .init()
     ) -> StartingPoint {
         StartingPoint.decide(
             .init(
                 incoming: incoming.map { CommittedOffset(place, offset: $0.offset, metadata: $0.note) },
-                members: members,
-                signals: signals),
+                members: members.map {
+                    CommittedOffset(TopicPartition("chat.members", 0), offset: $0, metadata: membersNote)
+                }, signals: signals),
             incoming: Watermarks(low: 100, high: 200), members: Watermarks(low: 0, high: 50),
-            signals: Watermarks(low: 5, high: 60))
+            signals: Watermarks(low: 5, high: 60), logs: logs)
+    }
+
+    private let logs = (0..<6).compactMap { LogIdentity(topicID: UUID(high: 7, low: $0)) }
+
+    private func note(_ incoming: LogIdentity, _ members: LogIdentity, _ signals: LogIdentity) -> String {
+        var positions = Positions(incoming: 150, members: 12, signals: 34, memberships: 15, decision: .unavailable)
+        positions.runs = LogRuns(
+            incoming: LogRun(log: incoming, generation: 2), members: LogRun(log: members), signals: LogRun(log: signals)
+        )
+        return CommitNote.text(positions)
+    }
+
+    @Test func `in the log that was known work goes on, and of one that was not known it is noted`() {
+        let present = StartingPoint.Logs(incoming: logs[0], members: logs[1], signals: logs[2])
+        let point = decide((150, note(logs[0], logs[1], logs[2])), members: 12, signals: 34, logs: present)
+        #expect(point.positions.incoming == 150 && point.lost.isEmpty && !point.mustCommit)
+        let learned = decide((150, "members=12 signals=34"), members: 12, signals: 34, logs: present)
+        #expect(learned.positions.incoming == 150 && learned.lost.isEmpty)
+        #expect(learned.positions.runs.incoming == LogRun(log: logs[0]))
+    }
+
+    @Test func `a topic that was made again is begun anew, whatever offset was reached in the old one`() {
+        let known = note(logs[0], logs[1], logs[2])
+        let incoming = decide(
+            (150, known), members: 12, signals: 34, logs: .init(incoming: logs[3], members: logs[1], signals: logs[2]))
+        #expect(incoming.positions.incoming == 100 && incoming.isFirst && incoming.mustCommit)
+        #expect(incoming.positions.decision == nil && incoming.positions.members == 12)
+        #expect(incoming.positions.runs.incoming == LogRun(log: logs[3], generation: 3))
+        #expect(incoming.lost == [.init(topic: .incoming, was: logs[0], now: logs[3], position: 150)])
+        let members = decide(
+            (150, known), members: 12, signals: 34, logs: .init(incoming: logs[0], members: logs[4], signals: logs[2]))
+        #expect(members.positions.members == 50 && members.positions.isOne && members.positions.incoming == 150)
+        #expect(members.lost.map(\.topic) == [.members] && members.mustCommit && !members.isFirst)
+        let signals = decide(
+            (150, known), members: 12, signals: 34, logs: .init(incoming: logs[0], members: logs[1], signals: logs[5]))
+        #expect(signals.positions.signals == 5 && signals.lost.map(\.topic) == [.signals])
+    }
+
+    @Test func `a deleted topic takes its positions along; the note beside those of chat.members tells what was known`()
+    {
+        let present = StartingPoint.Logs(incoming: logs[3], members: logs[1], signals: logs[2])
+        let point = decide(
+            nil, members: 12, membersNote: note(logs[0], logs[1], logs[2]), signals: 34, logs: present)
+        #expect(point.positions.incoming == 100 && point.isFirst && point.positions.members == 12)
+        #expect(point.positions.runs.incoming == LogRun(log: logs[3], generation: 3))
+        #expect(point.lost.map(\.topic) == [.incoming])
+    }
+
+    @Test func `where a log ends before what was read of it, offsets begin again, and so does their generation`() {
+        let present = StartingPoint.Logs(incoming: logs[0], members: logs[1], signals: logs[2])
+        let point = decide((201, note(logs[0], logs[1], logs[2])), members: 12, signals: 34, logs: present)
+        #expect(point.positions.incoming == 100 && point.positions.runs.incoming == LogRun(log: logs[0], generation: 3))
+        // What retention has let go of is another matter.
+        let behind = decide((99, note(logs[0], logs[1], logs[2])), members: 12, signals: 34, logs: present)
+        #expect(behind.positions.incoming == 100 && behind.positions.runs.incoming.generation == 2)
     }
 
     @Test func `the first start takes all messages, with the membership as it is now`() {
@@ -73,7 +130,10 @@ import Wire
             #expect(point.positions.incoming == 100 && point.mustCommit && point.notes.count == 1)
         }
         let point = decide((150, "members=51 signals=61"))
-        #expect(point.positions == Positions(incoming: 150, members: 50, signals: 60))
+        var expected = Positions(incoming: 150, members: 50, signals: 60)
+        expected.runs.members.generation = 1
+        expected.runs.signals.generation = 1
+        #expect(point.positions == expected)
         #expect(point.mustCommit && point.notes.count == 1)
     }
 }

@@ -137,10 +137,43 @@ private func message(_ extra: String) throws(JSONError) -> IncomingMessage {
         let text = [UInt8](position.description.utf8)
         let again = SourcePosition(text: text.span)
         #expect(again == position)
-        for bad in ["", "a/b", "a/1/2/3", "/1/2", "a/-1/2", "a/1/-2", "a/1/x"] {
+        let tagged = SourcePosition(topic: "chat.incoming", tag: 0xbeef, partition: 3, offset: 7)
+        #expect(tagged.description == "chat.incoming@0000beef/3/7")
+        #expect(SourcePosition(text: Array(tagged.description.utf8).span) == tagged)
+        for bad in [
+            "", "a/b", "a/1/2/3", "/1/2", "a/-1/2", "a/1/-2", "a/1/x", "@0000beef/1/2", "a@/1/2", "a@beef/1/2",
+            "a@0000beeg/1/2", "a@0000beef@0000beef/1/2",
+        ] {
             let bytes = [UInt8](bad.utf8)
             let position = SourcePosition(text: bytes.span)
             #expect(position == nil, "\(bad)")
+        }
+    }
+}
+
+@Suite struct LogRunTests {
+    @Test func `a seq rises where offsets begin again, is the offset in the first run, and fits JavaScript's numbers`()
+    {
+        let first = LogRun()
+        let second = LogRun(generation: 1)
+        #expect(first.seq(of: 4711) == 4711)
+        #expect(second.seq(of: 0) > first.seq(of: 1 << 39))
+        #expect(LogRun.offset(ofSeq: second.seq(of: 4711)) == 4711)
+        #expect(LogRun.generation(ofSeq: second.seq(of: 4711)) == 1)
+        #expect(LogRun(generation: LogRun.generationMax).seq(of: 1 << 40 - 1) == 1 << 53 - 1)
+    }
+
+    @Test func `runs of one partition have different tags, and come back from their text`() throws {
+        let log = try #require(LogIdentity(topicID: UUID(high: 1, low: 2)))
+        let other = try #require(LogIdentity(topicID: UUID(high: 1, low: 3)))
+        let runs = [
+            LogRun(log: log), LogRun(log: log, generation: 1), LogRun(log: other), LogRun(log: other, generation: 1),
+        ]
+        #expect(Set(runs.map(\.tag)).count == runs.count)
+        #expect(LogRun().tag == nil)
+        for run in runs + [LogRun(), LogRun(generation: 5)] { #expect(LogRun(run.description) == run) }
+        for bad in ["", ".", "-", "-.", "-.x", "-.-1", "-.8192", "x.1", "\(UUID(high: 0, low: 0)).1"] {
+            #expect(LogRun(bad) == nil, "\(bad)")
         }
     }
 }

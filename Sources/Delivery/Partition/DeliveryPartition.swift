@@ -25,6 +25,8 @@ public struct DeliveryPartition {
 
     public let number: Int32
     public internal(set) var term: UInt64
+    /// The log that its offsets are of.
+    let log: LogIdentity?
     public internal(set) var phase = Phase.restoring
     /// Records before this only teach which sources have been seen: a repeat whose first writing was not read would look
     /// new, and repeats come soon after.
@@ -58,11 +60,12 @@ public struct DeliveryPartition {
     ///   - remembersFrom: the first record that the window may keep, between the other two.
     ///   - saved: the dedupe as of an offset at or before `liveFrom`, from the commit's metadata.
     public init(
-        number: Int32, term: UInt64, readsFrom: Int64, remembersFrom: Int64, liveFrom: Int64, knownEnd: Int64,
-        saved: (state: SourceDedupe, offset: Int64)?, awaitsPresence: Bool, windowBytesMax: Int,
+        number: Int32, term: UInt64, log: LogIdentity?, readsFrom: Int64, remembersFrom: Int64, liveFrom: Int64,
+        knownEnd: Int64, saved: (state: SourceDedupe, offset: Int64)?, awaitsPresence: Bool, windowBytesMax: Int,
         presenceGraceMs: Int64
     ) {
         self.number = number
+        self.log = log
         self.term = term
         self.remembersFrom = remembersFrom
         self.liveFrom = liveFrom

@@ -2,8 +2,12 @@ import Wire
 
 /// Rule 3: the records of one source partition enter this delivery partition in rising order, so whatever is not above
 /// the highest seen from its source has been delivered before, and is dropped.
+///
+/// That holds within one run of the source's offsets, which the tag behind the topic's name stands for: another tag is
+/// another source. Of a topic the last two are kept: what a join had still under way from the old one may come after the
+/// first of the new one.
 public struct SourceDedupe: Equatable, Sendable {
-    /// The few topics that deliveries come from, as they turn up.
+    /// The few topics that deliveries come from, each with its tag, as they turn up.
     private var topics: [[UInt8]] = []
     /// The highest offset seen, by topic and partition; -1 for none.
     private var highest: [[Int64]] = []
@@ -11,6 +15,7 @@ public struct SourceDedupe: Equatable, Sendable {
     /// No honest source has more partitions; a header that says so is not one of ours.
     static let partitionsMax = 1 << 16
     static let topicsMax = 16
+    private static let runsMax = 2
 
     public init() {}
 
@@ -30,7 +35,7 @@ public struct SourceDedupe: Equatable, Sendable {
     /// Takes over what another has seen.
     public mutating func merge(_ other: SourceDedupe) {
         for (index, name) in other.topics.enumerated() {
-            guard let topic = number(of: name.span) else { continue }
+            guard let topic = successor(of: name) ?? number(of: name.span) else { continue }
             let theirs = other.highest[index]
             if theirs.count > highest[topic].count {
                 highest[topic] += [Int64](repeating: -1, count: theirs.count - highest[topic].count)
@@ -43,13 +48,39 @@ public struct SourceDedupe: Equatable, Sendable {
 
     private mutating func number(of name: Span<UInt8>) -> Int? {
         for (index, known) in topics.enumerated() where known.span.elementsEqual(name) { return index }
+        return add([UInt8](copying: name))
+    }
+
+    private mutating func add(_ name: [UInt8]) -> Int? {
+        let topic = Self.topic(of: name)
+        if topic.count < name.count, let untagged = topics.firstIndex(of: Array(topic)) {
+            // Written before sources had tags, and of the log that there is.
+            topics[untagged] = name
+            return untagged
+        }
+        let runs = topics.indices.filter { Self.topic(of: topics[$0]) == topic }
+        if runs.count >= Self.runsMax {
+            topics.remove(at: runs[0])
+            highest.remove(at: runs[0])
+        }
         guard topics.count < Self.topicsMax else { return nil }
-        topics.append([UInt8](copying: name))
+        topics.append(name)
         highest.append([])
         return topics.count - 1
     }
 
-    /// `topic/partition/offset`, from the end: a topic's name cannot hold a slash.
+    /// What was kept before sources had tags belongs to the first tag that has been seen.
+    private func successor(of name: [UInt8]) -> Int? {
+        guard Self.topic(of: name).count == name.count, !topics.contains(name) else { return nil }
+        return topics.firstIndex { Self.topic(of: $0) == name[...] }
+    }
+
+    /// The name without its tag.
+    private static func topic(of name: [UInt8]) -> ArraySlice<UInt8> {
+        name.prefix { $0 != UInt8(ascii: "@") }
+    }
+
+    /// `topic@tag/partition/offset`, from the end: a topic's name cannot hold a slash.
     private static func parse(_ source: Span<UInt8>) -> (topicEnd: Int, partition: Int, offset: Int64)? {
         var index = source.count
         guard let offset = number(source, endingAt: &index), index > 0, source[index - 1] == 0x2f else { return nil }
@@ -70,7 +101,7 @@ public struct SourceDedupe: Equatable, Sendable {
     }
 }
 
-/// As text, for the metadata of a committed offset: `topic=partition:offset,…;…`.
+/// As text, for the metadata of a committed offset: `topic@tag=partition:offset,…;…`.
 extension SourceDedupe {
     public var text: String {
         zip(topics, highest).map { name, offsets in

@@ -1,4 +1,5 @@
 import Runtime
+import Wire
 
 /// The worker's counts as metrics.
 final class DeliveryMetrics {
@@ -12,6 +13,7 @@ final class DeliveryMetrics {
     let unreached: Gauge
     let left: Counter
     let fromLog: Histogram
+    let logChanged: Counter
 
     init(_ metrics: Metrics) {
         func counter(_ name: String, _ help: String, _ path: KeyPath<DeliveryCounts, Int>)
@@ -49,6 +51,10 @@ final class DeliveryMetrics {
         )
         left = metrics.counter(
             "fanout_delivery_left_total", "times the group was left because other workers reach more chat servers")
+        logChanged = metrics.counter(
+            "fanout_log_changed_total",
+            "Partitions that were begun anew because the topic was made again or had lost its end",
+            ["topic": Topic.deliveries.rawValue])
         windowBytes = metrics.gauge("fanout_delivery_window_bytes", "bytes in the hot windows")
     }
 

@@ -44,12 +44,16 @@ final class DeliveryRunner {
     private var committed: [Int32: Int64] = [:]
     /// Partitions whose last commit has failed: it is made again, though nothing more may come.
     private var uncommitted: Set<Int32> = []
+    /// Partitions whose place is not in the log any more, until they are begun anew.
+    private var lost: Set<Int32> = []
+    private var anewTimer: Timer?
     private var nextCommitMs: Int64 = 0
     private var failure: DeliveryError?
     private var time: SteadyTime
 
     static let tickMs = 50
     private static let commitEveryMs: Int64 = 200
+    private static let anewAfterMs = 200
     private static let messagesPerTurn = 500
     /// With so much held back nothing more is read until a partition starts, which takes `hearingMs` at most.
     private static let backlogBytesMax = 32 << 20
@@ -234,6 +238,7 @@ final class DeliveryRunner {
             return reach.trouble ?? "has left the group and waits before it joins again"
         }
         guard isMember else { return Self.ownsNothing }
+        guard lost.isEmpty else { return "begins partitions anew whose place in the log is lost" }
         return worker.owned.allSatisfy { worker.phase(of: $0) == .live }
             ? nil : "waits for the sessions that chat servers have"
     }
@@ -355,7 +360,9 @@ final class DeliveryRunner {
         case .committed(let offsets, let error):
             if let error { commitFailed(offsets, error) }
         case .passedOver: break
-        case .lostPlace(let place): readOn(place, consumer)
+        case .lostPlace(let place):
+            lost.insert(place.partition.partition)
+            beginAnew()
         case .error(let error, _): noteTrouble(error)
         }
     }
@@ -383,33 +390,82 @@ final class DeliveryRunner {
                 // Another rebalance is on its way and will take the partitions back.
                 configuration.log.warning("cannot commit the term", ["error": .string("\(error)")])
             }
-            try consumer.assign(
-                takeovers.map { PartitionStart(topicPartition($0.partition), at: .offset($0.readsFrom)) })
-            for takeover in takeovers {
-                worker.own(
-                    takeover.partition, term: takeover.note.term, readsFrom: takeover.readsFrom,
-                    remembersFrom: takeover.remembersFrom, liveFrom: takeover.liveFrom, knownEnd: takeover.knownEnd,
-                    saved: takeover.note.saved, awaitsPresence: true, nowMs: nowMs)
-                committed[takeover.partition] = takeover.liveFrom
-            }
-            presence.read(partitions)
+            try consumer.assign(takeovers.map(start))
+            own(takeovers)
             isMember = true
             configuration.log.info("assigned", ["partitions": .string("\(partitions.sorted())")])
         } catch {
-            fail(DeliveryError(.kafka, "\(error)"))
+            // A topic that was there when the group gave its partitions is about to be made again.
+            guard error.code == .unknownTopicOrPartition else { return fail(DeliveryError(.kafka, "\(error)")) }
+            configuration.log.warning("partitions cannot be begun yet", ["error": .string("\(error)")])
+            anewTimer = loop.schedule(afterMs: Self.anewAfterMs) { [unowned self] in assigned(partitions) }
         }
+    }
+
+    private func own(_ takeovers: [Takeover]) {
+        for takeover in takeovers {
+            if let was = takeover.lost { tellLost(takeover, was) }
+            worker.own(
+                takeover.partition, term: takeover.note.term, log: takeover.note.log, readsFrom: takeover.readsFrom,
+                remembersFrom: takeover.remembersFrom, liveFrom: takeover.liveFrom, knownEnd: takeover.knownEnd,
+                saved: takeover.note.saved, awaitsPresence: true, nowMs: nowMs)
+            committed[takeover.partition] = takeover.liveFrom
+        }
+        presence.read(takeovers.map(\.partition))
+    }
+
+    private func tellLost(_ takeover: Takeover, _ was: LogIdentity) {
+        counters.logChanged.add()
+        configuration.log.error(
+            "the topic was made again: what was not delivered of the old log is lost; beginning anew",
+            [
+                "topic": .string(Topic.deliveries.rawValue), "partition": .int(Int64(takeover.partition)),
+                "was": .string("\(was.topicID)"),
+                "now": .string(takeover.note.log.map { "\($0.topicID)" } ?? "unknown"),
+            ])
+    }
+
+    /// Begins partitions anew with what there is: their devices come back, and those whose cursor is of the old log are told
+    /// to reload. A topic that is not there yet is asked for again.
+    private func beginAnew() {
+        let partitions = lost.sorted()
+        for partition in partitions { giveUp(partition) }
+        presence.stop(partitions)
+        do throws(KafkaError) {
+            let takeovers = try Takeover.plan(partitions, consumer, self)
+            try consumer.commit(takeovers.map(\.committed))
+            try consumer.seek(takeovers.map(start))
+            lost = []
+            own(takeovers)
+            finishTurn()
+        } catch {
+            configuration.log.warning("partitions cannot be begun anew yet", ["error": .string("\(error)")])
+            guard anewTimer?.isScheduled != true else { return }
+            anewTimer = loop.schedule(afterMs: Self.anewAfterMs) { [unowned self] in
+                if !lost.isEmpty { beginAnew() }
+            }
+        }
+    }
+
+    private func giveUp(_ partition: Int32) {
+        worker.disown(partition)
+        takeBacklog(partition) { _ in }
+        committed[partition] = nil
+        uncommitted.remove(partition)
+    }
+
+    private func start(_ takeover: Takeover) -> PartitionStart {
+        PartitionStart(
+            topicPartition(takeover.partition), at: .offset(takeover.readsFrom), log: takeover.note.log)
     }
 
     private func revoked(_ partitions: [Int32], lost: Bool) {
         isMember = false
+        _ = anewTimer?.cancel()
         // Who leaves by itself has committed before.
         if !lost, gate.isIn { commitNow(partitions) }
-        for partition in partitions {
-            worker.disown(partition)
-            takeBacklog(partition) { _ in }
-            committed[partition] = nil
-            uncommitted.remove(partition)
-        }
+        for partition in partitions { giveUp(partition) }
+        self.lost.subtract(partitions)
         presence.stop(partitions)
         do {
             try consumer.unassign()
@@ -421,7 +477,7 @@ final class DeliveryRunner {
 
     private func raiseTerm(_ partition: Int32, _ term: UInt64) {
         guard let offset = committed[partition] else { return }
-        let note = CommitNote(term: term)
+        let note = CommitNote(term: term, log: worker.log(of: partition))
         do {
             try consumer.commit([CommittedOffset(topicPartition(partition), offset: offset, metadata: note.text)])
             worker.raiseTerm(of: partition, to: term)

@@ -1,4 +1,5 @@
 import KafkaClient
+import Wire
 
 /// Where a partition that has just been assigned is read from, and under which term.
 struct Takeover {
@@ -13,6 +14,9 @@ struct Takeover {
     /// The last owner's note under the next term.
     let note: CommitNote
     let committed: CommittedOffset
+    /// The log that the last owner's position was of, when another stands under the name now: what was not delivered of it
+    /// is lost.
+    let lost: LogIdentity?
 
     /// Bytes that a record of the window has at least, by experience: bounds how far back it is worth reading.
     private static let recordBytesTypical = 300
@@ -25,6 +29,7 @@ struct Takeover {
     ) throws(KafkaError) -> [Takeover] {
         let configuration = runner.configuration
         let places = partitions.map { runner.topicPartition($0) }
+        let present = try configuration.kafka.identities(of: [configuration.names[.deliveries]])[0]
         let committed = try consumer.committed(places)
         let from = runner.nowMs - configuration.windowAgeMs
         let recent = try consumer.offsets(at: places.map { ($0, timestampMs: from) })
@@ -35,18 +40,20 @@ struct Takeover {
             let found = committed[index]
             var liveFrom = found?.offset ?? log.low
             // A committed offset that the log does not have is of another life of the topic, or past retention.
-            if liveFrom < log.low || liveFrom > log.high { liveFrom = log.low }
-            let reach = min(liveFrom, max(log.low, recent[index] ?? liveFrom, liveFrom - recordsMax))
             let last = CommitNote(text: found?.metadata ?? "")
-            let isSame = found?.offset == liveFrom
+            let isOther = last.log != nil && present != nil && last.log != present
+            if isOther || liveFrom < log.low || liveFrom > log.high { liveFrom = log.low }
+            let reach = min(liveFrom, max(log.low, recent[index] ?? liveFrom, liveFrom - recordsMax))
+            let isSame = !isOther && found?.offset == liveFrom
             let note = CommitNote(
-                term: last.term + 1, dedupe: isSame ? last.dedupe : "", at: isSame ? last.at : 0)
+                term: last.term + 1, log: present, dedupe: isSame ? last.dedupe : "", at: isSame ? last.at : 0)
             plan.append(
                 Takeover(
                     partition: place.partition, readsFrom: max(log.low, reach - margin), remembersFrom: reach,
                     liveFrom: liveFrom,
                     knownEnd: log.high, note: note,
-                    committed: CommittedOffset(place, offset: liveFrom, metadata: note.text)))
+                    committed: CommittedOffset(place, offset: liveFrom, metadata: note.text),
+                    lost: isOther ? last.log : nil))
         }
         return plan
     }

@@ -1,4 +1,5 @@
 import PushLink
+public import Wire
 
 /// The dedupe as of an offset at or before what is committed: what a commit's metadata can carry without making the next
 /// owner drop records that were routed but not acknowledged.
@@ -17,42 +18,50 @@ public struct CommitPosition: Equatable, Sendable {
     public let note: CommitNote
 }
 
-/// The metadata of a committed offset: `term=7 at=1200 chat.incoming=0:17,3:22;chat.signals=…`. The term tells owners
-/// apart; the rest is rule 3's state as of an offset at or before the committed one.
+/// The metadata of a committed offset: `term=7 log=<topic id> at=1200 chat.incoming@1a2b3c4d=0:17,3:22;chat.signals…`. The
+/// term tells owners apart, the log is what the offset is of; the rest is rule 3's state as of an offset at or before the
+/// committed one.
 public struct CommitNote: Equatable, Sendable {
     public let term: UInt64
+    public let log: LogIdentity?
     public let dedupe: String
     public let at: Int64
 
     /// Kafka's default limit on metadata is 4096 bytes.
     static let byteCountMax = 4_000
 
-    public init(term: UInt64, dedupe: String = "", at: Int64 = 0) {
+    public init(term: UInt64, log: LogIdentity? = nil, dedupe: String = "", at: Int64 = 0) {
         self.term = term
+        self.log = log
         self.dedupe = dedupe
         self.at = at
     }
 
     public var text: String {
-        let full = "term=\(term) at=\(at) \(dedupe)"
+        let owner = "term=\(term)" + (log.map { " log=\($0.topicID)" } ?? "")
+        let full = "\(owner) at=\(at) \(dedupe)"
         // Too many sources to tell: the records before the committed offset tell most of it.
-        return dedupe.isEmpty || full.utf8.count > Self.byteCountMax ? "term=\(term)" : full
+        return dedupe.isEmpty || full.utf8.count > Self.byteCountMax ? owner : full
     }
 
     /// What is not a note (of another tool, or none) is as good as the first owner's.
     public init(text: String) {
         var term: UInt64 = 0
+        var log: LogIdentity?
         var at: Int64?
         var dedupe = ""
-        for (index, part) in text.split(separator: " ", maxSplits: 2).enumerated() {
-            switch index {
-            case 0 where part.hasPrefix("term="): term = UInt64(part.dropFirst(5)) ?? 0
-            case 1 where part.hasPrefix("at="): at = Int64(part.dropFirst(3))
-            case 2: dedupe = String(part)
-            default: break
+        for part in text.split(separator: " ") {
+            if part.hasPrefix("term=") {
+                term = UInt64(part.dropFirst(5)) ?? 0
+            } else if part.hasPrefix("log=") {
+                log = UUID(part.dropFirst(4)).flatMap { LogIdentity(topicID: $0) }
+            } else if part.hasPrefix("at=") {
+                at = Int64(part.dropFirst(3))
+            } else {
+                dedupe = String(part)
             }
         }
-        self.init(term: term, dedupe: at == nil ? "" : dedupe, at: at ?? 0)
+        self.init(term: term, log: log, dedupe: at == nil ? "" : dedupe, at: at ?? 0)
     }
 
     /// The dedupe it carries, if it can be read.
@@ -101,7 +110,7 @@ extension DeliveryWorker {
             }
         }
         dedupeSnapshots[partition.number] = snapshot
-        guard let settled = snapshot.settled else { return CommitNote(term: partition.term) }
-        return CommitNote(term: partition.term, dedupe: settled.text, at: settled.offset)
+        guard let settled = snapshot.settled else { return CommitNote(term: partition.term, log: partition.log) }
+        return CommitNote(term: partition.term, log: partition.log, dedupe: settled.text, at: settled.offset)
     }
 }

@@ -51,6 +51,7 @@ public final class DeliveryWorker {
     public var owned: [Int32] { partitions.map(\.number) }
     public func phase(of partition: Int32) -> DeliveryPartition.Phase? { slot(partition).map { partitions[$0].phase } }
     public func routed(_ partition: Int32) -> Cursor? { slot(partition).map { partitions[$0].routed } }
+    public func log(of partition: Int32) -> LogIdentity? { slot(partition).flatMap { partitions[$0].log } }
     public var sessionCount: Int { partitions.reduce(0) { $0 + $1.router.count } }
     /// Users of whom anything is kept.
     public var knownUserCount: Int { partitions.reduce(0) { $0 + $1.users.count } }
@@ -64,15 +65,16 @@ public final class DeliveryWorker {
     /// Takes a partition over: its records come from `readsFrom` on, the window keeps them from `remembersFrom` on, and they
     /// are delivered from `liveFrom` on.
     public func own(
-        _ partition: Int32, term: UInt64, readsFrom: Int64, remembersFrom: Int64, liveFrom: Int64, knownEnd: Int64,
-        saved: (state: SourceDedupe, offset: Int64)?, awaitsPresence: Bool = false, nowMs: Int64
+        _ partition: Int32, term: UInt64, log: LogIdentity? = nil, readsFrom: Int64, remembersFrom: Int64,
+        liveFrom: Int64, knownEnd: Int64, saved: (state: SourceDedupe, offset: Int64)?, awaitsPresence: Bool = false,
+        nowMs: Int64
     ) {
         precondition(slot(partition) == nil, "partition \(partition) is owned already")
         slots[Int(partition)] = partitions.count
         partitions.append(
             DeliveryPartition(
-                number: partition, term: term, readsFrom: readsFrom, remembersFrom: remembersFrom, liveFrom: liveFrom,
-                knownEnd: knownEnd, saved: saved, awaitsPresence: awaitsPresence, windowBytesMax: 0,
+                number: partition, term: term, log: log, readsFrom: readsFrom, remembersFrom: remembersFrom,
+                liveFrom: liveFrom, knownEnd: knownEnd, saved: saved, awaitsPresence: awaitsPresence, windowBytesMax: 0,
                 presenceGraceMs: settings.presenceGraceMs))
         shareWindow()
         if partitions[partitions.count - 1].isRestored { finishRestoring(partitions.count - 1, nowMs) }

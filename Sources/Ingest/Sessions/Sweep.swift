@@ -33,6 +33,7 @@ final class Sweep {
     private func tick() {
         ticks += 1
         chat.links.tick()
+        chat.writer.learnNumbers(chat)
         chat.tellDelivered()
         let count = chat.clients.slotCount
         let end = min(nextSlot + count / Self.ticksPerRound + 1, count)

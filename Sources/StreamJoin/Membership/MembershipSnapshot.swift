@@ -1,5 +1,5 @@
 public import System
-import Wire
+public import Wire
 
 /// The membership table at one moment, and its form on disk.
 ///
@@ -7,7 +7,7 @@ import Wire
 /// saving and loading are a few large writes and reads. Only the hash indexes are left out: they are built again.
 ///
 ///     magic · version · deliveryPartitions · listedMax · memberCount · freeUser · freeChat · freeCells · savedAtMs
-///     · positions · users · chats · cells · freeBlocks (counts) · checksum
+///     · positions · users · chats · cells · freeBlocks (counts) · log (the topic's id, two words) · checksum
 ///     positions: (partition, offset)… · users: 24 bytes each · chats: 32 · cells: 4 · freeBlocks: 4
 ///
 /// The checksum covers everything else. A file that does not fit in any respect is not a checkpoint.
@@ -24,10 +24,12 @@ public struct MembershipSnapshot: Sendable {
     public let memberCount: Int
     /// When it was taken: what the log no longer tells of the time since, it cannot make up for.
     public let savedAtMs: Int64
+    /// The log that the positions are of.
+    public let log: LogIdentity?
 
     static let magic: UInt64 = 0x3130_4e49_4f4a_4e46  // "FNJOIN01"
-    static let version: UInt64 = 3
-    private static let headerWords = 15
+    static let version: UInt64 = 4
+    private static let headerWords = 17
 
     public enum Unusable: Error, Sendable, CustomStringConvertible {
         case notACheckpoint(String)
@@ -36,6 +38,8 @@ public struct MembershipSnapshot: Sendable {
         case otherLayout(String)
         /// So old that the log may have forgotten deletions since: who was removed then would be a member again.
         case old(String)
+        /// The topic was made again since.
+        case otherLog(String)
 
         public var description: String {
             switch self {
@@ -43,6 +47,7 @@ public struct MembershipSnapshot: Sendable {
             case .damaged(let path): "\(path) is damaged"
             case .otherLayout(let path): "\(path) was made for another number of partitions or another --large-chat"
             case .old(let path): "\(path) is older than the log's memory of what was deleted"
+            case .otherLog(let path): "\(path) was made from another log; chat.members has been made again since"
             }
         }
     }
@@ -52,9 +57,11 @@ public struct MembershipSnapshot: Sendable {
             Self.magic, Self.version, UInt64(deliveryPartitions), UInt64(listedMax), UInt64(memberCount), freeUser,
             freeChat, UInt64(arena.freeCells), UInt64(bitPattern: savedAtMs), UInt64(positions.count),
             UInt64(users.count), UInt64(chats.count),
-            UInt64(arena.cells.count), UInt64(arena.freeBlocks.count), sum(places),
+            UInt64(arena.cells.count), UInt64(arena.freeBlocks.count), logWords.high, logWords.low, sum(places),
         ]
     }
+
+    private var logWords: UUID { log?.topicID ?? UUID(high: 0, low: 0) }
 
     /// A hash, not a cipher: it finds torn and rotten files.
     private func sum(_ places: [UInt64]) -> UInt64 {
@@ -62,6 +69,7 @@ public struct MembershipSnapshot: Sendable {
         sum.add(UInt64(deliveryPartitions) ^ UInt64(listedMax) << 32)
         for word in [
             UInt64(memberCount), freeUser, freeChat, UInt64(arena.freeCells), UInt64(bitPattern: savedAtMs),
+            logWords.high, logWords.low,
         ] { sum.add(word) }
         for place in places { sum.add(place) }
         for user in users {
@@ -83,12 +91,13 @@ public struct MembershipSnapshot: Sendable {
 
     init(
         deliveryPartitions: Int32, listedMax: Int, positions: [Int32: Int64], users: [UserEntry], chats: [ChatEntry],
-        arena: MemberArena, freeUser: UInt64, freeChat: UInt64, memberCount: Int, savedAtMs: Int64
+        arena: MemberArena, freeUser: UInt64, freeChat: UInt64, memberCount: Int, savedAtMs: Int64, log: LogIdentity?
     ) {
         (self.deliveryPartitions, self.listedMax, self.positions) = (deliveryPartitions, listedMax, positions)
         (self.users, self.chats, self.arena) = (users, chats, arena)
         (self.freeUser, self.freeChat, self.memberCount) = (freeUser, freeChat, memberCount)
         self.savedAtMs = savedAtMs
+        self.log = log
     }
 
     // MARK: Files
@@ -161,12 +170,13 @@ public struct MembershipSnapshot: Sendable {
         arena = MemberArena(cells: cells, freeBlocks: freeBlocks, freeCells: Int(clamping: header[7]))
         (freeUser, freeChat, memberCount) = (header[5], header[6], Int(clamping: header[4]))
         savedAtMs = Int64(bitPattern: header[8])
+        log = LogIdentity(topicID: UUID(high: header[14], low: header[15]))
         var positions: [Int32: Int64] = [:]
         for index in stride(from: 0, to: places.count, by: 2) {
             positions[Int32(truncatingIfNeeded: places[index])] = Int64(bitPattern: places[index + 1])
         }
         self.positions = positions
-        guard sum(places) == header[14] else { throw Unusable.damaged(path) }
+        guard sum(places) == header[16] else { throw Unusable.damaged(path) }
     }
 
     private static func read<Element: BitwiseCopyable>(

@@ -82,11 +82,12 @@ public struct MembershipTable: ~Copyable {
 
     /// The table as it is now: a value that another thread can write to a file while the table goes on. The first change
     /// after it costs a copy of the arrays (20 ms for 10 M memberships).
-    public func snapshot(positions: [Int32: Int64], savedAtMs: Int64) -> MembershipSnapshot {
+    public func snapshot(positions: [Int32: Int64], of log: LogIdentity? = nil, savedAtMs: Int64) -> MembershipSnapshot
+    {
         MembershipSnapshot(
             deliveryPartitions: deliveryPartitions, listedMax: listedMax, positions: positions, users: users,
             chats: chats, arena: arena, freeUser: freeUser, freeChat: freeChat, memberCount: memberCount,
-            savedAtMs: savedAtMs)
+            savedAtMs: savedAtMs, log: log)
     }
 
     public init(_ snapshot: consuming MembershipSnapshot) {

@@ -1,4 +1,5 @@
 import KafkaClient
+import PostgresClient
 import Runtime
 import Wire
 
@@ -15,21 +16,35 @@ extension JoinWorker {
                 metrics.member.set(1)
                 health.partitions.met()
                 return
-            } catch let error as KafkaError where error.isRetriable && !error.isFatal {
+            } catch let error as KafkaError where error.passes {
                 forget()
                 guard error.code != .rebalanced else {
                     log.warning("the group decides anew", ["error": "\(error)"])
                     return try consumer.unassign()
                 }
-                log.warning("partitions cannot be restored; trying again", ["error": "\(error)"])
-                try producer.poll(timeoutMs: Self.retryMs, acknowledge)
-                health.cameRound(inFlight: producer.inFlight)
-                if isStopping() { throw Interrupted() }
+                try tryAgain(error)
+            } catch let error as PostgresError where error.isTransient {
+                // Under a generation that is not known nothing is numbered.
+                forget()
+                try tryAgain(error)
+            } catch let error as JoinError where error.code == .log {
+                // A topic was made again meanwhile.
+                forget()
+                try tryAgain(error)
+            } catch is NumberedAbove {
+                forget()
             }
         }
     }
 
     private static let retryMs = 500
+
+    private func tryAgain(_ error: any Error) throws {
+        log.warning("partitions cannot be restored; trying again", ["error": "\(error)"])
+        try producer.poll(timeoutMs: Self.retryMs, acknowledge)
+        health.cameRound(inFlight: producer.inFlight)
+        if isStopping() { throw Interrupted() }
+    }
 
     /// What was restored in part is of no use.
     private func forget() {
@@ -48,7 +63,9 @@ extension JoinWorker {
         let isOwn = Set(partitions)
         let kept = configuration.isStandby ? Array(0..<setup.chatPartitions) : partitions
         let committed = try committedPositions(of: kept)
-        let restored = restoredPositions()
+        let present = try presentLogs()
+        let restored = restoredPositions(of: present.members)
+        logs = present
         for partition in restored.keys where !kept.contains(partition) {
             table.removeChats(ofPartition: partition, of: setup.chatPartitions)
         }
@@ -57,16 +74,22 @@ extension JoinWorker {
         var untold: [LogReader.Stretch] = []
         var messages: [LogReader.Stretch] = []
         var dropped: [String] = []
+        var points: [Int32: StartingPoint] = [:]
+        for partition in partitions {
+            points[partition] = StartingPoint.decide(
+                committed[partition] ?? StartingPoint.Committed(),
+                incoming: try reader.watermarks(TopicPartition(names[.incoming], partition)),
+                members: try reader.watermarks(TopicPartition(names[.members], partition)),
+                signals: try reader.watermarks(TopicPartition(names[.signals], partition)), logs: present)
+        }
+        try settleGenerations(&points)
         for partition in kept {
             let changes = TopicPartition(names[.members], partition)
             let changesMarks = try reader.watermarks(changes)
             let end: Int64
-            if isOwn.contains(partition) {
-                let point = StartingPoint.decide(
-                    committed[partition] ?? StartingPoint.Committed(),
-                    incoming: try reader.watermarks(TopicPartition(names[.incoming], partition)),
-                    members: changesMarks, signals: try reader.watermarks(TopicPartition(names[.signals], partition)))
+            if let point = points[partition] {
                 for note in point.notes { log.warning("\(note)", ["partition": .init(partition)]) }
+                tell(point.lost, partition)
                 let slot = try begin(partition, at: point, reader)
                 if point.mustCommit { unsaved.append(slot.mark) }
                 messages.append(try acceptedMessages(of: partition, reader))
@@ -74,7 +97,7 @@ extension JoinWorker {
                 untold.append(
                     .init(partition: changes, start: max(end, changesMarks.low), end: point.positions.memberships))
             } else {
-                end = min(committed[partition]?.noted ?? changesMarks.low, changesMarks.high)
+                end = min(committed[partition]?.noted(present.members) ?? changesMarks.low, changesMarks.high)
             }
             let known = keeps(partition, restored, committed: end, changesMarks, &dropped)
             let start = max(known, changesMarks.low)
@@ -114,7 +137,7 @@ extension JoinWorker {
         var positions: [Int32: StartingPoint.Committed] = [:]
         for (index, partition) in partitions.enumerated() {
             positions[partition] = StartingPoint.Committed(
-                incoming: committed[index], members: committed[index + partitions.count]?.offset,
+                incoming: committed[index], members: committed[index + partitions.count],
                 signals: committed[index + 2 * partitions.count]?.offset)
         }
         return positions
@@ -177,11 +200,14 @@ extension JoinWorker {
 
     private func readMessages(_ stretches: [LogReader.Stretch], _ reader: borrowing LogReader) throws -> Int {
         var count = 0
+        var highest: [Int32: Int64] = [:]
         try reader.read(stretches, keepUp) { message throws(KafkaError) in
             guard let value = message.value, let accepted = try? AcceptedMessage(decoding: value) else { return }
             count += 1
+            highest[message.partition] = max(highest[message.partition] ?? -1, accepted.seq)
             slots[Int(message.partition)]?.task.recall(accepted)
         }
+        try checkNumbers(highest, reader)
         return count
     }
 
@@ -197,11 +223,15 @@ extension JoinWorker {
             let positions = slot.task.next
             for (topic, position) in [
                 (Topic.incoming, positions.incoming), (.members, positions.members), (.signals, positions.signals),
-            ] { starts.append(PartitionStart(TopicPartition(names[topic], slot.partition), at: .offset(position))) }
+            ] {
+                starts.append(
+                    PartitionStart(
+                        TopicPartition(names[topic], slot.partition), at: .offset(position), log: logs[topic]))
+            }
         }
         for follower in followed.values {
             let place = TopicPartition(names[.members], follower.partition)
-            starts.append(PartitionStart(place, at: .offset(follower.committed)))
+            starts.append(PartitionStart(place, at: .offset(follower.committed), log: logs.members))
         }
         return starts
     }
@@ -246,7 +276,7 @@ extension JoinWorker {
     }
 
     /// The table stays: what this process gets back, or goes on following, it need not read again.
-    private func retain() {
+    func retain() {
         let now = clock.wallMs
         for case let slot? in slots {
             let positions = slot.task.position
@@ -265,9 +295,18 @@ extension JoinWorker {
     }
 }
 
+extension KafkaError {
+    /// A topic that is not there is about to be made: its partitions have been given to this member.
+    fileprivate var passes: Bool { !isFatal && (isRetriable || code == .unknownTopicOrPartition) }
+}
+
 extension StartingPoint.Committed {
-    /// The position of `chat.members` that goes with that of `chat.incoming`.
-    var noted: Int64? {
-        incoming.flatMap { CommitNote.positions(incoming: $0.offset, note: $0.metadata)?.members } ?? members
+    /// The position of `chat.members` that goes with that of `chat.incoming`; nil if it is of another log.
+    func noted(_ log: LogIdentity?) -> Int64? {
+        guard let incoming, let noted = CommitNote.positions(incoming: incoming.offset, note: incoming.metadata) else {
+            return members?.offset
+        }
+        guard noted.runs.members.log == nil || log == nil || noted.runs.members.log == log else { return nil }
+        return noted.members
     }
 }

@@ -2,6 +2,7 @@ import KafkaClient
 import Runtime
 import Synchronization
 import System
+import Wire
 
 /// When the table is saved, and where.
 struct CheckpointSchedule {
@@ -49,7 +50,7 @@ extension JoinWorker {
         guard !positions.isEmpty else { return }
         checkpoints.lastNs = now
         checkpoints.hasChanged = false
-        let snapshot = table.snapshot(positions: positions, savedAtMs: clock.wallMs)
+        let snapshot = table.snapshot(positions: positions, of: logs.members, savedAtMs: clock.wallMs)
         let (flag, log, clock) = (checkpoints.isWriting, log, clock)
         flag.set(true)
         _ = Thread.start(name: "join-checkpoint") {
@@ -65,14 +66,18 @@ extension JoinWorker {
         // One that is still being written would replace this one.
         while checkpoints.isWriting.isSet { loop.runOnce(timeoutMs: 10) }
         let positions = checkpoints.retained.mapValues(\.position)
-        save(table.snapshot(positions: positions, savedAtMs: clock.wallMs), to: path, log, clock)
+        save(table.snapshot(positions: positions, of: logs.members, savedAtMs: clock.wallMs), to: path, log, clock)
     }
 
     /// The positions of `chat.members` to which the table has been brought. What was kept in memory goes before what is in
     /// the file; what cannot be used is dropped, and read again from the log.
-    func restoredPositions() -> [Int32: Int64] {
+    func restoredPositions(of present: LogIdentity?) -> [Int32: Int64] {
         if !checkpoints.retained.isEmpty {
             defer { checkpoints.retained = [:] }
+            guard logs.members == nil || present == nil || logs.members == present else {
+                table = MembershipTable(deliveryPartitions: setup.deliveryPartitions, listedMax: table.listedMax)
+                return [:]
+            }
             // A process that was long without partitions has the same gap as an old file.
             guard checkpoints.retained.values.allSatisfy({ isRecent($0.atMs) }) else {
                 log.warning("the membership table is too old to be used, the log is read instead")
@@ -87,6 +92,9 @@ extension JoinWorker {
             let snapshot = try MembershipSnapshot(
                 loading: path, deliveryPartitions: setup.deliveryPartitions, listedMax: table.listedMax)
             guard isRecent(snapshot.savedAtMs) else { throw MembershipSnapshot.Unusable.old(path) }
+            guard snapshot.log == nil || present == nil || snapshot.log == present else {
+                throw MembershipSnapshot.Unusable.otherLog(path)
+            }
             let positions = snapshot.positions
             table = MembershipTable(snapshot)
             log.info(

@@ -67,37 +67,47 @@ extension JoinWorker {
     func offsets(of mark: JoinProgress.Mark) -> [CommittedOffset] {
         let names = configuration.names
         let positions = mark.positions
+        let note = CommitNote.text(positions)
         return [
             CommittedOffset(
-                TopicPartition(names[.incoming], mark.partition), offset: positions.incoming,
-                metadata: CommitNote.text(positions)),
-            CommittedOffset(TopicPartition(names[.members], mark.partition), offset: positions.members),
+                TopicPartition(names[.incoming], mark.partition), offset: positions.incoming, metadata: note),
+            // Here too, because the brokers forget a position with its topic.
+            CommittedOffset(
+                TopicPartition(names[.members], mark.partition), offset: positions.members, metadata: note),
             CommittedOffset(TopicPartition(names[.signals], mark.partition), offset: positions.signals),
         ]
     }
 }
 
-/// The note on a committed position of `chat.incoming`: `members=12 signals=34`, and where they are of use
-/// `applied=13`, `memberships=15` and `decision=unavailable`.
+/// The note on a committed position of `chat.incoming`: `members=12 signals=34 logs=<run>,<run>,<run>` (of `chat.incoming`,
+/// `chat.members`, `chat.signals`), and where they are of use `applied=13`, `memberships=15` and `decision=unavailable`.
 enum CommitNote {
     static func text(_ positions: Positions) -> String {
         var text = "members=\(positions.members) signals=\(positions.signals)"
         if positions.applied != positions.members { text += " applied=\(positions.applied)" }
         if positions.memberships != positions.applied { text += " memberships=\(positions.memberships)" }
         if let decision = positions.decision { text += " decision=\(decision.rawValue)" }
+        let runs = positions.runs
+        if runs != LogRuns() { text += " logs=\(runs.incoming),\(runs.members),\(runs.signals)" }
         return text
     }
 
     static func positions(incoming: Int64, note: String) -> Positions? {
         var values: [Substring: Int64] = [:]
         var decision: JoinDecision?
+        var runs = LogRuns()
         for part in note.split(separator: " ") {
             let pair = part.split(separator: "=", maxSplits: 1)
             guard pair.count == 2 else { return nil }
-            if pair[0] == "decision" {
+            switch pair[0] {
+            case "decision":
                 decision = JoinDecision(rawValue: String(pair[1]))
                 if decision == nil { return nil }
-            } else {
+            case "logs":
+                let list = pair[1].split(separator: ",").compactMap { LogRun($0) }
+                guard list.count == 3 else { return nil }
+                runs = LogRuns(incoming: list[0], members: list[1], signals: list[2])
+            default:
                 guard let value = Int64(pair[1]), value >= 0 else { return nil }
                 values[pair[0]] = value
             }
@@ -105,6 +115,6 @@ enum CommitNote {
         guard let members = values["members"], let signals = values["signals"] else { return nil }
         return Positions(
             incoming: incoming, members: members, signals: signals, applied: values["applied"],
-            memberships: values["memberships"], decision: decision)
+            memberships: values["memberships"], decision: decision, runs: runs)
     }
 }

@@ -37,6 +37,8 @@ public struct JoinError: Error, Sendable, CustomStringConvertible {
         case output
         /// What was read is not in the log that is there now.
         case log
+        /// The database has no such tables: `fanout db migrate` makes them.
+        case schema
     }
 
     public let code: Code

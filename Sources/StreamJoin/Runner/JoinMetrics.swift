@@ -1,5 +1,6 @@
 import KafkaClient
 import Runtime
+import Wire
 
 /// What operators see of the join.
 struct JoinMetrics: Sendable {
@@ -19,6 +20,7 @@ struct JoinMetrics: Sendable {
     let membersReads: Counter
     let originalReads: Counter
     let commits: Counter
+    private let logsChanged: [Topic: Counter]
     let fromLog: Histogram
     let held: Histogram
     let member: Gauge
@@ -58,6 +60,11 @@ struct JoinMetrics: Sendable {
         originalReads = metrics.counter(
             "fanout_join_original_reads_total", "Old messages read back to check an edit or a delete.")
         commits = metrics.counter("fanout_join_commits_total", "Commits of positions.")
+        logsChanged = Dictionary(
+            uniqueKeysWithValues: [Topic.incoming, .members, .signals].map { topic in
+                let help = "Partitions that were begun anew because the topic was made again or had lost its end"
+                return (topic, metrics.counter("fanout_log_changed_total", help, ["topic": topic.rawValue]))
+            })
         fromLog = metrics.histogram(
             "fanout_join_log_seconds", "From a message's place in the log to the join, sampled once a batch.")
         held = metrics.histogram("fanout_join_held_seconds", "How long a message waited for membership.")
@@ -72,6 +79,8 @@ struct JoinMetrics: Sendable {
         users = metrics.gauge("fanout_join_users", "Users in the table.")
         tableBytes = metrics.gauge("fanout_join_table_bytes", "Memory of the membership table.")
     }
+
+    func logChanged(_ topic: Topic) { logsChanged[topic]?.add() }
 
     /// Adds what a task has done since the last time.
     func add(_ counts: JoinCounts, since last: JoinCounts) {

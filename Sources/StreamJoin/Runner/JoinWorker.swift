@@ -27,6 +27,11 @@ final class JoinWorker {
     /// Whether the loop is about to be stopped: for what holds it up.
     let isStopping: () -> Bool
     let settings: TopicSettings
+    /// The logs that the tasks and the table are of.
+    var logs = StartingPoint.Logs()
+    /// What the generations of partitions must be at least, to be above all that is numbered.
+    var floors: [Int32: Int32] = [:]
+    let generations: Generations
 
     var table: MembershipTable
     var slots: [PartitionSlot?]
@@ -110,6 +115,7 @@ final class JoinWorker {
             consumer.topic(names[.incoming]), consumer.topic(names[.members]), consumer.topic(names[.signals])
         )
         checkpoints = CheckpointSchedule(configuration)
+        generations = Generations(configuration, log)
     }
 
     func start() throws {
@@ -207,7 +213,7 @@ final class JoinWorker {
             try consumer.unassign()
         case .committed(_, let error): try committed(error)
         case .endOfPartition, .passedOver: break
-        case .lostPlace(let place): try consumer.seek([place.unread])
+        case .lostPlace(let place): try lost(place)
         case .error(let error, let partition):
             if error.isFatal { throw error }
             log.warning("consumer", ["error": "\(error)", "partition": "\(partition?.description ?? "-")"])

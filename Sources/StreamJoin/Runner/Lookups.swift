@@ -132,6 +132,7 @@ final class Lookups: Sendable {
 
     private func original(_ seq: Int64, partition: Int32) throws -> LookupAnswer.Content? {
         let place = TopicPartition(configuration.names[.incoming], partition)
+        let offset = LogRun.offset(ofSeq: seq)
         return try handles.withLock { handles throws -> LookupAnswer.Content? in
             if handles.reader == nil {
                 var options = ConsumerOptions()
@@ -141,8 +142,8 @@ final class Lookups: Sendable {
             }
             guard let reader = handles.reader else { return nil }
             let marks = try reader.watermarks(place, timeoutMs: Self.timeoutMs)
-            guard seq >= marks.low, seq < marks.high else { return .original(.none) }
-            try reader.assign([PartitionStart(place, at: .offset(seq))])
+            guard offset >= marks.low, offset < marks.high else { return .original(.none) }
+            try reader.assign([PartitionStart(place, at: .offset(offset))])
             defer { try? reader.unassign() }
             let clock = SystemClock()
             let deadline = clock.monotonicNs + UInt64(Self.timeoutMs) * 1_000_000
@@ -152,7 +153,7 @@ final class Lookups: Sendable {
                 if case .lostPlace = batch.event { return .original(.none) }
                 guard batch.count > 0 else { continue }
                 let message = batch[0]
-                guard message.offset == seq, let value = message.value,
+                guard message.offset == offset, let value = message.value,
                     let original = try? IncomingMessage(decoding: value), original.kind == .text
                 else { return .original(.none) }
                 return .original(.message(chat: original.chat, from: original.from))

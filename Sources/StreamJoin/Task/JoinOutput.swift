@@ -80,10 +80,10 @@ public struct JoinOutput: Sendable {
     }
 
     /// Everything that follows comes from this record.
-    mutating func begin(topic: [UInt8], partition: Int32, offset: Int64) {
-        place = (topic, partition, offset)
+    mutating func begin(_ name: SourceName, partition: Int32, offset: Int64) {
+        place = (name.topic, partition, offset)
         let start = json.bytes.count
-        json.bytes.append(topic.span)
+        json.bytes.append(name.tagged.span)
         json.bytes.append(UInt8(ascii: "/"))
         json.bytes.appendDecimal(partition)
         json.bytes.append(UInt8(ascii: "/"))

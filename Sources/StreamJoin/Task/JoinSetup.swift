@@ -15,11 +15,14 @@ public struct Positions: Equatable, Sendable {
     public var memberships: Int64
     /// What has been decided about the message at `incoming`.
     public var decision: JoinDecision?
+    /// Which logs the offsets are of.
+    public var runs: LogRuns
 
     public init(
         incoming: Int64 = 0, members: Int64 = 0, signals: Int64 = 0, applied: Int64? = nil, memberships: Int64? = nil,
-        decision: JoinDecision? = nil
+        decision: JoinDecision? = nil, runs: LogRuns = LogRuns()
     ) {
+        self.runs = runs
         (self.incoming, self.members, self.signals) = (incoming, members, signals)
         self.applied = applied ?? members
         (self.memberships, self.decision) = (memberships ?? self.applied, decision)
@@ -27,6 +30,28 @@ public struct Positions: Equatable, Sendable {
 
     /// Whether the table is as of one position. Else it has memberships from beyond changes that still wait.
     var isOne: Bool { memberships == applied }
+}
+
+/// The runs of the three topics in one partition.
+public struct LogRuns: Equatable, Sendable {
+    public var incoming: LogRun
+    public var members: LogRun
+    public var signals: LogRun
+
+    public init(incoming: LogRun = LogRun(), members: LogRun = LogRun(), signals: LogRun = LogRun()) {
+        (self.incoming, self.members, self.signals) = (incoming, members, signals)
+    }
+}
+
+/// A topic as sources name it: by its name, and in header `src` with the tag of its run behind it.
+struct SourceName: Sendable {
+    let topic: [UInt8]
+    let tagged: [UInt8]
+
+    init(_ topic: String, _ run: LogRun) {
+        self.topic = Array(topic.utf8)
+        tagged = Array(SourcePosition.name(of: topic, run.tag).utf8)
+    }
 }
 
 /// What all tasks of a process have in common.
@@ -51,17 +76,13 @@ public struct JoinSetup: Sendable {
     public var chatPartitions: Int32
     public var deliveryPartitions: Int32
     public var limits: Limits
-    let incomingTopic: [UInt8]
-    let membersTopic: [UInt8]
-    let signalsTopic: [UInt8]
+    let names: Names
 
     public init(chatPartitions: Int32, deliveryPartitions: Int32, limits: Limits = Limits(), names: Names = Names()) {
         self.chatPartitions = chatPartitions
         self.deliveryPartitions = deliveryPartitions
         self.limits = limits
-        incomingTopic = [UInt8](names[.incoming].utf8)
-        membersTopic = [UInt8](names[.members].utf8)
-        signalsTopic = [UInt8](names[.signals].utf8)
+        self.names = names
     }
 }
 

@@ -25,6 +25,9 @@ public import Wire
 public struct JoinTask: Sendable {
     public let partition: Int32
     let setup: JoinSetup
+    let incomingName: SourceName
+    let membersName: SourceName
+    private let signalsName: SourceName
     /// The next offset to take of each topic.
     public private(set) var next: Positions
     public private(set) var committed: Positions
@@ -73,6 +76,9 @@ public struct JoinTask: Sendable {
     public init(partition: Int32, setup: JoinSetup, committed: Positions, replayEnd: Int64) {
         self.partition = partition
         self.setup = setup
+        incomingName = SourceName(setup.names[.incoming], committed.runs.incoming)
+        membersName = SourceName(setup.names[.members], committed.runs.members)
+        signalsName = SourceName(setup.names[.signals], committed.runs.signals)
         self.next = committed
         self.committed = committed
         self.replayEnd = min(replayEnd, committed.incoming + Int64(setup.limits.uncommittedMax))
@@ -84,7 +90,7 @@ public struct JoinTask: Sendable {
 
     /// A record of `chat.messages`, in order: what the tasks before this one have accepted.
     public mutating func recall(_ message: AcceptedMessage) {
-        guard message.seq < committed.incoming else { return }
+        guard message.seq < seq(committed.incoming) else { return }
         recent.append(
             message.id, chat: message.chat, from: message.from, seq: message.seq, ts: message.ts, kind: message.kind)
     }
@@ -124,6 +130,8 @@ public struct JoinTask: Sendable {
 
     private var isReplaying: Bool { next.incoming < replayEnd }
 
+    private func seq(_ offset: Int64) -> Int64 { next.runs.incoming.seq(of: offset) }
+
     /// Whether `chat.members` may be offered: not during a replay, nor while so much of it waits to be told that more would
     /// take too much memory.
     public var takesChanges: Bool { !isReplaying && !untold.isFull }
@@ -147,7 +155,7 @@ public struct JoinTask: Sendable {
             try changes.receive(key: key, value: value, offset: offset)
         } catch {
             counts.rejected += 1
-            untold.output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+            untold.output.begin(membersName, partition: partition, offset: offset)
             untold.output.reject(.malformed, "\(error)", partition: partition, record: value)
         }
         applySteps(&table, from: start)
@@ -190,7 +198,7 @@ public struct JoinTask: Sendable {
                 change.apply(to: &table)
             } else if !table.hasShadow(chat) {
                 // It came too late to be of use.
-                output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+                output.begin(membersName, partition: partition, offset: offset)
                 output.forgetMembership(of: chat, partition: partition)
             }
         }
@@ -206,7 +214,7 @@ public struct JoinTask: Sendable {
         let isCaughtUp = hadShadow && !table.hasShadow(chat)
         if isNew || isCaughtUp { changed[chat, default: Change()].members = offset + 1 }
         guard isCaughtUp else { return }
-        output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+        output.begin(membersName, partition: partition, offset: offset)
         output.forgetMembership(of: chat, partition: partition)
     }
 
@@ -223,7 +231,7 @@ public struct JoinTask: Sendable {
             chat: member.chat, user: member.user,
             change: member.role == nil ? .removed : before == nil ? .added : .role,
             metaVersion: metaVersion ?? chat.map { table.metaVersion(of: $0) } ?? 0)
-        output.begin(topic: setup.membersTopic, partition: partition, offset: offset)
+        output.begin(membersName, partition: partition, offset: offset)
         output.write(event)
         // The one removed is still in the table when it is told, the one added is in it already.
         let isRemoval = event.change == .removed
@@ -238,7 +246,7 @@ public struct JoinTask: Sendable {
         let applied = changes.position(next: next.members)
         return Positions(
             incoming: next.incoming, members: untold.start ?? applied, signals: next.signals, applied: applied,
-            memberships: next.memberships, decision: decided?.decision)
+            memberships: next.memberships, decision: decided?.decision, runs: next.runs)
     }
 
     /// - Parameter output: gets what is to be told of the changes that are committed now.
@@ -281,7 +289,7 @@ public struct JoinTask: Sendable {
             return done(offset, nowNs)
         }
         if let first = recent.find(message.id, from: message.from) {
-            output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+            output.begin(incomingName, partition: partition, offset: offset)
             output.answerAgain(message, seq: first.seq, ts: first.ts, setup.deliveryPartitions)
             counts.already += 1
             return done(offset, nowNs)
@@ -327,7 +335,10 @@ public struct JoinTask: Sendable {
         case .message(let chat, let from): original = .message(chat: chat, from: from)
         case .none: original = .none
         case .older:
-            guard target >= 0, target < offset else { return .refuse(.unknownMessage) }
+            // What stood in an earlier run is in the log no more.
+            guard target < seq(offset), LogRun.generation(ofSeq: target) == next.runs.incoming.generation else {
+                return .refuse(.unknownMessage)
+            }
             if let read = waiting?.original {
                 original = read
             } else {
@@ -356,13 +367,14 @@ public struct JoinTask: Sendable {
     ) -> Bool {
         let mark = output.mark
         let ts = max(timestampMs, recent.last?.ts ?? 0)
-        output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+        let seq = seq(offset)
+        output.begin(incomingName, partition: partition, offset: offset)
         output.setKey(message.chat)
         output.beginRecord()
-        message.writeAccepted(seq: offset, ts: ts, to: &output.json, source: value)
+        message.writeAccepted(seq: seq, ts: ts, to: &output.json, source: value)
         output.endRecord(.messages, partition: partition)
         output.beginEvent()
-        message.writeEvent(seq: offset, ts: ts, to: &output.event, source: value)
+        message.writeEvent(seq: seq, ts: ts, to: &output.event, source: value)
         let recipients = output.fanOut(
             to: chat, message.chat, of: table, largeChat: setup.limits.largeChat, except: nil)
         guard output.largest(since: mark) <= setup.limits.recordBytesMax else {
@@ -371,7 +383,7 @@ public struct JoinTask: Sendable {
         }
         counts.recipients += recipients
         recent.append(
-            message.id, chat: message.chat, from: message.from, seq: offset, ts: ts, kind: message.kind)
+            message.id, chat: message.chat, from: message.from, seq: seq, ts: ts, kind: message.kind)
         counts.accepted += 1
         return true
     }
@@ -379,7 +391,7 @@ public struct JoinTask: Sendable {
     private mutating func refuse(
         _ rejection: Rejection, _ detail: String, record: Span<UInt8>?, offset: Int64, output: inout JoinOutput
     ) {
-        output.begin(topic: setup.incomingTopic, partition: partition, offset: offset)
+        output.begin(incomingName, partition: partition, offset: offset)
         output.reject(rejection, detail, partition: partition, record: record)
         counts.rejected += 1
     }
@@ -439,7 +451,7 @@ public struct JoinTask: Sendable {
             signal = try Signal(decoding: value)
         } catch {
             counts.rejected += 1
-            output.begin(topic: setup.signalsTopic, partition: partition, offset: offset)
+            output.begin(signalsName, partition: partition, offset: offset)
             output.reject(.malformed, "\(error)", partition: partition, record: value)
             return
         }
@@ -461,7 +473,7 @@ public struct JoinTask: Sendable {
             }
             signal.seq = min(seq, newest)
         }
-        output.begin(topic: setup.signalsTopic, partition: partition, offset: offset)
+        output.begin(signalsName, partition: partition, offset: offset)
         output.write(signal)
         // Reading on one device is news for the reader's other devices.
         counts.recipients += output.fanOut(

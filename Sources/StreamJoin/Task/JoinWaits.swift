@@ -28,7 +28,7 @@ public enum JoinStep: Equatable, Sendable {
 public enum JoinQuestion: Equatable, Sendable {
     /// Read the chat's version and members from Postgres: `membersRead`, or `questionFailed`.
     case members(ChatID)
-    /// Read the record of `chat.incoming` at this offset: `originalRead`, or `questionFailed`.
+    /// Read the record of `chat.incoming` at this place: `originalRead`, or `questionFailed`.
     case original(seq: Int64)
 }
 
@@ -75,7 +75,7 @@ extension JoinTask {
         let known = table.find(membership.chat).map { table.metaVersion(of: $0) } ?? 0
         guard membership.metaVersion > known, membership.members.count <= setup.limits.largeChat else { return }
         let mark = output.mark
-        output.begin(topic: setup.incomingTopic, partition: partition, offset: waiting.offset)
+        output.begin(incomingName, partition: partition, offset: waiting.offset)
         output.write(membership, partition: partition)
         if output.largest(since: mark) > setup.limits.recordBytesMax { output.takeBack(to: mark) }
     }

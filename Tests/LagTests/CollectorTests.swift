@@ -125,6 +125,27 @@ import Wire
         #expect(status.totals.map(\.topic).contains(stage.names[.incoming]))
     }
 
+    @Test func `a position of a log that was made again is DANGER, also where the brokers forgot it with the topic`()
+        throws
+    {
+        let (members, join) = (stage.names[.members], stage.names.group("join"))
+        let (incoming, deliveries) = (stage.names[.incoming], stage.names[.deliveries])
+        let (delivery, before) = (stage.names.group("delivery"), UUID(high: 1, low: 2))
+        let log = try #require(try stage.configuration.identities(of: [members])[0])
+        try stage.write(3, to: incoming)
+        try stage.commit(join, members, 0, note: "members=0 signals=0 logs=\(before).3,\(log.topicID).0,-.0")
+        try stage.commit(delivery, deliveries, 0, note: "term=7 log=\(before)")
+        try stage.commit(delivery, deliveries, 0, partition: 1, note: "term=7")
+        let status = try look()
+        #expect(status.row(join, incoming)?.state == .danger && status.row(delivery, deliveries)?.state == .danger)
+        #expect(status.row(join, members)?.state != .danger && status.row(join, incoming, 1)?.state != .danger)
+        #expect(status.row(delivery, deliveries, 1)?.state != .danger)
+        let (verdict, line) = LagCheck().verdict(on: status)
+        #expect(
+            verdict == .critical && line.contains("\(join) on \(incoming) has a position of another log"), "\(line)")
+        #expect(status.missing.isEmpty, "\(status.missing)")
+    }
+
     @Test func `a topic that a stage needs and that is not there is named, the others are shown`() throws {
         for outcome in try stage.admin.deleteTopics([stage.names[.signals]]) { #expect(outcome.error == nil) }
         let status = try look()

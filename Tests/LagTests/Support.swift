@@ -55,8 +55,9 @@ final class Stage {
         return times
     }
 
-    func commit(_ group: String, _ topic: String, _ offset: Int64, partition: Int32 = 0) throws {
-        try admin.setGroupOffsets(group, [CommittedOffset(TopicPartition(topic, partition), offset: offset)])
+    func commit(_ group: String, _ topic: String, _ offset: Int64, partition: Int32 = 0, note: String = "") throws {
+        let place = TopicPartition(topic, partition)
+        try admin.setGroupOffsets(group, [CommittedOffset(place, offset: offset, metadata: note)])
     }
 
     /// What a collector sees of these groups beside the stages' own.

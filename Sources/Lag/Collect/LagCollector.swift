@@ -69,6 +69,8 @@ public final class LagCollector {
         let commits = collectCommits(groups, counts: counts, into: &sample, timeoutMs: leftMs() / 2)
         progress(sample, "asking for the ends of the partitions")
         collectPositions(commits, into: &sample, deadlineNs: deadlineNs - UInt64(leftMs() / 4) * 1_000_000)
+        progress(sample, "asking which logs the topics are")
+        compareLogs(commits, into: &sample, timeoutMs: leftMs() / 4)
         progress(sample, "reading the first waiting records")
         collectTimes(into: &sample, deadlineNs: deadlineNs - UInt64(min(leftMs() / 4, 300)) * 1_000_000)
         // After the ends and the times: "now" must not be before what it is compared with.
@@ -204,6 +206,38 @@ public final class LagCollector {
                 position.pushNote = try? PushNote(decoding: Array(commit.note.utf8).span)
             }
             sample.positions.append(position)
+        }
+    }
+
+    /// Which positions are of a log that is gone. The join says so also beside its positions of the other topics: a topic
+    /// that is deleted takes its own positions along.
+    private func compareLogs(_ commits: [Commit], into sample: inout LagSample, timeoutMs: Int) {
+        struct Key: Hashable { let group: String, topic: Topic, partition: Int32 }
+        var noted: [Key: Set<LogIdentity>] = [:]
+        for commit in commits {
+            for (topic, log) in LogIdentity.noted(in: commit.note) {
+                noted[Key(group: commit.group, topic: topic, partition: commit.partition.partition), default: []]
+                    .insert(log)
+            }
+        }
+        let there = Set(sample.positions.map(\.partition.topic))
+        let topics = Set(noted.keys.map(\.topic)).filter { there.contains(query.names[$0]) }.sorted {
+            $0.rawValue < $1.rawValue
+        }
+        guard !topics.isEmpty else { return }
+        do throws(KafkaError) {
+            let present = try query.kafka.identities(of: topics.map { query.names[$0] }, timeoutMs: timeoutMs)
+            for (topic, log) in zip(topics, present) {
+                guard let log else { continue }
+                for index in sample.positions.indices
+                where sample.positions[index].partition.topic == query.names[topic] {
+                    let position = sample.positions[index]
+                    let key = Key(group: position.group, topic: topic, partition: position.partition.partition)
+                    sample.positions[index].isOfAnotherLog = noted[key].map { !$0.contains(log) } ?? false
+                }
+            }
+        } catch {
+            sample.missing.append("which logs the topics are: \(error.message)")
         }
     }
 

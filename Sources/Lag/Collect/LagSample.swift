@@ -20,6 +20,8 @@ public struct LagSample: Sendable {
         public var pushNote: PushNote?
         /// Nothing that a consumer could get lies between the commit and the end, only markers of transactions.
         public var hasOnlyMarkers = false
+        /// The group has a position of a log that was there under the topic's name before this one.
+        public var isOfAnotherLog = false
 
         public init(
             group: String, partition: TopicPartition, committed: Int64?, low: Int64, end: Int64,

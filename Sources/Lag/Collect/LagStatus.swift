@@ -10,7 +10,7 @@ public enum LagState: String, Sendable, Comparable, CaseIterable {
     case empty = "EMPTY"
     /// There is work and no commit has moved.
     case stalled = "STALLED"
-    /// The database's disk, or the slot itself, is at risk.
+    /// The database's disk, or the slot itself, is at risk; or the topic was made again, and the position is of the log before.
     case danger = "DANGER"
 
     public static func < (left: LagState, right: LagState) -> Bool {
@@ -124,7 +124,9 @@ public struct LagStatus: Sendable {
             rateOut = max(0, Double(position.next - earlier.next)) / elapsed
         }
         var state = LagState.ok
-        if group?.members == 0 {
+        if position.isOfAnotherLog {
+            state = .danger
+        } else if group?.members == 0 {
             state = .empty
         } else if let earlier, position.messages > 0, earlier.messages > 0, position.next == earlier.next,
             (seconds ?? .infinity) > thresholds.stalled(position.group)

@@ -34,7 +34,9 @@ public struct LagCheck: Sendable {
             case .ok: break
             case .behind: raise(.warning, "\(name) falls behind")
             case .empty: raise(row.messages > 0 ? .critical : .warning, "nobody consumes for \(name)")
-            case .stalled, .danger: raise(.critical, "\(name) does not move")
+            case .stalled: raise(.critical, "\(name) does not move")
+            case .danger:
+                raise(.critical, "\(name) has a position of another log: the topic was made again, and not begun anew")
             }
         }
         for (slot, state) in status.slots {

@@ -22,14 +22,16 @@ public import Wire
 
 @safe
 public final class Consumer {
-    private let configuration: KafkaConfiguration
+    let configuration: KafkaConfiguration
     private let options: ConsumerOptions
     private let log: KafkaLogSink?
     let fetcher: DirectFetcher?
     /// librdkafka's part, once there is any.
     private(set) var library: ClientHandle?
     private let wake: WakeDescriptor
-    private var hasGroup: Bool { options.groupID != nil }
+    var groupID: String? { options.groupID }
+    private var hasGroup: Bool { groupID != nil }
+    var coverage = GroupCoverage()
     private var topics = unsafe [(handle: OpaquePointer, name: String)]()
     private var lastSeen: (handle: OpaquePointer, topic: ConsumerTopic)?
     private var topicsWithLeaders: Set<String> = []
@@ -144,6 +146,9 @@ public final class Consumer {
         if let event = mustAnswer {
             preconditionFailure("poll before the answer to \(event): assign or unassign first")
         }
+        do throws(KafkaError) { try checkCoverage() } catch {
+            tell(KafkaLogLine(level: .debug, facility: "GROUP", message: "\(error)"))
+        }
         if let fetcher { return poll(fetcher, maxMessages, timeoutMs) }
         var batch = MessageBatch(self)
         if let fatal = untoldFatalError() {
@@ -233,6 +238,7 @@ public final class Consumer {
                 ? .assigned(list)
                 : .revoked(list, lost: library.map { unsafe rd_kafka_assignment_lost($0.raw) != 0 } ?? false)
             mustAnswer = event
+            if isAssignment { coverage.assigned(list, nowMs: monotonicMs()) }
             return event
         case RD_KAFKA_EVENT_OFFSET_COMMIT:
             let failure = unsafe rd_kafka_event_error(raw)
@@ -299,12 +305,18 @@ public final class Consumer {
     /// Joins the group for these topics; what it gives arrives as `ConsumerEvent.assigned`.
     public func subscribe(_ topics: [String]) throws(KafkaError) {
         precondition(hasGroup, "subscribe needs a group id")
+        coverage.subscribed(topics)
+        try rejoin(topics)
+    }
+
+    func rejoin(_ topics: [String]) throws(KafkaError) {
         let list = PartitionList(topics.map { TopicPartition($0, -1) })
         let raw = try unsafe handle.raw
         try check(unsafe rd_kafka_subscribe(raw, list.raw), "subscribe \(topics.joined(separator: ","))")
     }
 
     public func unsubscribe() throws(KafkaError) {
+        coverage.subscribed([])
         let raw = try unsafe handle.raw
         try check(unsafe rd_kafka_unsubscribe(raw), "unsubscribe")
     }
@@ -342,6 +354,8 @@ public final class Consumer {
             topicsWithLeaders.formUnion(unknown)
         }
     }
+
+    func tell(_ line: KafkaLogLine) { log?(line) }
 
     func check(_ code: rd_kafka_resp_err_t, _ place: @autoclosure () -> String) throws(KafkaError) {
         if code == RD_KAFKA_RESP_ERR_NO_ERROR { return }

@@ -404,7 +404,7 @@ final class DeliveryRunner {
 
     private func own(_ takeovers: [Takeover]) {
         for takeover in takeovers {
-            if let was = takeover.lost { tellLost(takeover, was) }
+            takeover.tellLoss(configuration.log, counters.logChanged)
             worker.own(
                 takeover.partition, term: takeover.note.term, log: takeover.note.log, readsFrom: takeover.readsFrom,
                 remembersFrom: takeover.remembersFrom, liveFrom: takeover.liveFrom, knownEnd: takeover.knownEnd,
@@ -412,17 +412,6 @@ final class DeliveryRunner {
             committed[takeover.partition] = takeover.liveFrom
         }
         presence.read(takeovers.map(\.partition))
-    }
-
-    private func tellLost(_ takeover: Takeover, _ was: LogIdentity) {
-        counters.logChanged.add()
-        configuration.log.error(
-            "the topic was made again: what was not delivered of the old log is lost; beginning anew",
-            [
-                "topic": .string(Topic.deliveries.rawValue), "partition": .int(Int64(takeover.partition)),
-                "was": .string("\(was.topicID)"),
-                "now": .string(takeover.note.log.map { "\($0.topicID)" } ?? "unknown"),
-            ])
     }
 
     /// Begins partitions anew with what there is: their devices come back, and those whose cursor is of the old log are told

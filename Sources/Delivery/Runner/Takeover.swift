@@ -1,4 +1,5 @@
 import KafkaClient
+import Runtime
 import Wire
 
 /// Where a partition that has just been assigned is read from, and under which term.
@@ -17,6 +18,18 @@ struct Takeover {
     /// The log that the last owner's position was of, when another stands under the name now: what was not delivered of it
     /// is lost.
     let lost: LogIdentity?
+
+    func tellLoss(_ out: Log, _ counter: Counter) {
+        guard lost != nil else { return }
+        counter.add()
+        func name(_ log: LogIdentity?) -> Log.Value { .string(log.map { "\($0.topicID)" } ?? "unknown") }
+        out.error(
+            "the topic was made again: what was not delivered of the old log is lost; beginning anew",
+            [
+                "topic": .string(Topic.deliveries.rawValue), "partition": .int(Int64(partition)), "was": name(lost),
+                "now": name(note.log),
+            ])
+    }
 
     /// Bytes that a record of the window has at least, by experience: bounds how far back it is worth reading.
     private static let recordBytesTypical = 300

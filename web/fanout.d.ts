@@ -37,6 +37,8 @@ export interface Attachment {
 export interface Sent { id: string; chat: string; seq: number; ts: number }
 export interface Receipt { chat: string; from: string; kind: 'delivered' | 'read'; seq: number }
 export interface Typing { chat: string; from: string }
+/** Many were added, removed or given another role at once: ask who is in the chat. */
+export interface MembersChange { chat: string; added: number; removed: number; roles: number; meta_version: number }
 export interface MemberChange { chat: string; user: string; change: 'added' | 'removed' | 'role'; meta_version: number }
 export interface Presence { user: string; status: 'online' | 'offline'; last_seen: number | null }
 /** One frame as it went over the connection, or a remark between frames. */
@@ -78,6 +80,7 @@ export interface Events {
     receipt: Receipt;
     typing: Typing;
     member: MemberChange;
+    members_changed: MembersChange;
     presence: Presence;
     /** The server asks to send more slowly: nothing is refused, it goes on by itself at `retryAt`. */
     slowed: { code: string; retryAt: number };

@@ -41,6 +41,7 @@ export { FanoutError, deviceID, memoryStore, newID };
  * @typedef {{id: string, chat: string, seq: number, ts: number}} Sent
  * @typedef {{chat: string, from: string, kind: 'delivered'|'read', seq: number}} Receipt
  * @typedef {{chat: string, user: string, change: 'added'|'removed'|'role', meta_version: number}} MemberChange
+ * @typedef {{chat: string, added: number, removed: number, roles: number, meta_version: number}} MembersChange
  * @typedef {{user: string, status: 'online'|'offline', last_seen: number|null}} Presence
  * @typedef {{mark: number, sent: number, at: number}} Mark what was reached, and what the server was told, when
  * @typedef {{direction: 'in'|'out'|'note', text: string, at: number}} Frame
@@ -339,6 +340,9 @@ export class FanoutClient extends Emitter {
         case 'member':
             this.sawMetaVersion(event.chat, event.meta_version);
             return this.emit('member', event);
+        case 'members_changed':
+            this.sawMetaVersion(event.chat, event.meta_version);
+            return this.emit('members_changed', event);
         case 'typing':
             // Who typed while this device was away has stopped since.
             return this.#state.name === 'live' ? this.emit('typing', event) : undefined;

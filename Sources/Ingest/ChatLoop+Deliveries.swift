@@ -78,10 +78,11 @@ extension ChatLoop {
     }
 }
 
-/// A `member` event, as far as the chat server itself has to know it.
+/// A `member` or `members_changed` event, as far as the chat server itself has to know it.
 struct MembershipChange: Equatable {
     var chat: ChatID
-    var user: UserID
+    /// Whom it is about; many people, each of whom has an event of their own, where it is `nil`.
+    var user: UserID?
     var isMember: Bool
     var metaVersion: Int64
 
@@ -109,8 +110,8 @@ struct MembershipChange: Equatable {
                 case nil: try reader.skipValue()
                 }
             }
-            guard let chat, let user, let isMember else { return nil }
-            (self.chat, self.user, self.isMember) = (chat, user, isMember)
+            guard let chat, (user == nil) == (isMember == nil), user != nil || metaVersion > 0 else { return nil }
+            (self.chat, self.user, self.isMember) = (chat, user, isMember ?? true)
         } catch {
             return nil
         }

@@ -107,4 +107,14 @@ import Wire
         #expect(change?.chat == chat && change?.user == user && change?.isMember == false && change?.metaVersion == 7)
         #expect(MembershipChange(event: Array(#"{"type":"message"}"#.utf8).span) == nil)
     }
+
+    @Test func `of many changes at once the version is read, and nobody's membership`() {
+        let event =
+            #"{"type":"members_changed","chat":"\#(chat)","added":120,"removed":0,"roles":0,"meta_version":8,"cursor":"x"}"#
+        let change = MembershipChange(event: Array(event.utf8).span)
+        #expect(change?.chat == chat && change?.user == nil && change?.metaVersion == 8)
+        #expect(
+            MembershipChange(event: Array(#"{"chat":"\#(chat)","change":"removed","meta_version":8}"#.utf8).span) == nil
+        )
+    }
 }

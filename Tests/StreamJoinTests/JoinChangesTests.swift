@@ -159,6 +159,135 @@ import Wire
         #expect(join.lines.isEmpty)
     }
 
+    // MARK: Many at once
+
+    /// One statement adds these, as CDC writes it.
+    private func addition(_ users: [UserID], version: Int64, tx: Int64) -> [(key: [UInt8], value: [UInt8])] {
+        users.map { Rows.member(chat, $0, "c", tx: tx) } + [Rows.chat(chat, "u", version: version, tx: tx)]
+    }
+
+    @Test func `a statement that adds many is one event for all members, and one for each of those added`() {
+        let join = Transcript(largeChat: 200)
+        join.create(chat, users)
+        let many = (0..<101).map { _ in UserID.random() }
+        let before = join.task.counts.recipients
+        for row in addition(many, version: 2, tx: 2) { join.change(row) }
+        join.commit()
+        let own = join.deliveries.filter { $0.record.contains(#""type":"member""#) }
+        #expect(
+            own.map(\.to) == many.map { [$0] }
+                && own.allSatisfy { $0.record.contains(#""change":"added","meta_version":2"#) })
+        let all = join.deliveries.filter { $0.record.contains(#""type":"members_changed""#) }
+        #expect(Set(all.flatMap(\.to)) == Set(users + many) && all.count == 2, "a record for each partition")
+        #expect(all.allSatisfy { $0.record.contains(#""added":101,"removed":0,"roles":0,"meta_version":2"#) })
+        #expect(all.allSatisfy { $0.source == "chat.members/0/\(join.task.next.members - 1)" }, "the chat's row")
+        #expect(join.task.counts.bulkChanges == 1 && join.task.counts.recipients - before == 101 + 107)
+
+        // A hundred are told one by one.
+        join.forget()
+        for user in many.dropLast() { join.change(Rows.member(chat, user, "d", tx: 3)) }
+        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        join.commit()
+        #expect(!join.contains("members_changed") && join.task.counts.bulkChanges == 1)
+        #expect(Set(join.deliveries.flatMap(\.to)) == Set(users + many))
+    }
+
+    @Test func `of a chat that grows large at once each one enters, and nobody is told of many`() {
+        let join = Transcript(largeChat: 5)
+        join.create(chat, Array(users.prefix(2)))
+        let many = (0..<150).map { _ in UserID.random() }
+        for row in addition(many, version: 2, tx: 2) { join.change(row) }
+        join.commit()
+        var audience: Set<UserID> = []
+        for delivery in join.deliveries where delivery.record.contains(#""enter":"\#(chat)""#) {
+            audience.formUnion(delivery.to)
+        }
+        #expect(audience == Set(many + users.prefix(2)) && !join.contains("members_changed"))
+        join.forget()
+        for user in many { join.change(Rows.member(chat, user, "d", tx: 3)) }
+        join.change(Rows.chat(chat, "u", version: 3, tx: 3))
+        join.commit()
+        for delivery in join.deliveries where delivery.record.contains(#""leave":"\#(chat)""#) {
+            audience.subtract(delivery.to)
+        }
+        #expect(audience.isEmpty && join.contains(#""type":"members_changed""#), "those who are left are told")
+    }
+
+    @Test func `of a chat that is deleted each member is told of themself alone`() {
+        let join = Transcript()
+        join.create(chat, users)
+        join.change(Rows.chat(chat, "d", version: 1, tx: 2))
+        for user in users { join.change(Rows.member(chat, user, "d", tx: 2)) }
+        join.commit()
+        #expect(join.deliveries.map(\.to) == users.map { [$0] } && join.table.memberCount == 0)
+    }
+
+    @Test func `messages of other chats go between the slices of a transaction`() {
+        let join = Transcript()
+        let other = ChatID.random()
+        join.create(chat, users)
+        join.create(other, users, version: 2)
+        let many = (0..<5000).map { _ in UserID.random() }
+        for row in addition(many, version: 2, tx: 9) { join.change(row) }
+        #expect(join.task.isBusy && !join.task.takesChanges && join.task.waitingChanges > 4000)
+        var slices = 0
+        while join.task.isBusy {
+            slices += 1
+            let text = IncomingMessage.text("to others", from: users[0], in: other, metaVersion: 2)
+            #expect(join.send(text) == .done, "another chat's message waits for nothing")
+            // As the worker does: what is committed is told, and the next slice follows.
+            join.commit()
+            join.task.goOn(table: &join.table)
+        }
+        join.commit()
+        #expect(slices >= 5000 / 512 && join.task.position.members == join.task.position.applied)
+        #expect(join.table.findLogged(chat).map { join.table.memberCount(of: $0) } == users.count + many.count)
+        #expect(join.send(IncomingMessage.text("a", from: users[0], in: chat, metaVersion: 2)) == .done)
+    }
+
+    @Test
+    func `a successor goes on in the middle of a transaction, telling all of it again and applying each row once`() {
+        let join = Transcript(largeChat: 300, sliceMax: 50)
+        join.create(chat, users)
+        let many = (0..<200).map { _ in UserID.random() }
+        let rows = addition(many, version: 2, tx: 2)
+        let start = join.task.next.members
+        for row in rows { join.change(row) }
+        join.commit()
+        join.task.goOn(table: &join.table)
+        join.commit()
+        let committed = join.task.committed
+        #expect(committed.members == start && committed.applied == start + 100)
+        #expect(committed.memberships == start + Int64(rows.count))
+
+        // A part of a statement is no state of the chat.
+        #expect(join.send(IncomingMessage.text("a", from: users[0], in: chat)) == .waiting(.commit))
+
+        let next = Transcript(largeChat: 300, sliceMax: 50, committed: committed, replayEnd: 1)
+        for user in users { next.table.put(user, in: chat, role: .member) }
+        next.table.setChat(chat, metaVersion: 1)
+        next.task.restored(into: &next.table)
+        for (index, row) in rows.enumerated() {
+            next.task.catchUp(
+                key: row.key.span, value: row.value.span, offset: start + Int64(index), table: &next.table)
+        }
+        next.task.caughtUp(table: &next.table, output: &next.output)
+        next.take()
+        #expect(next.table.memberCount == users.count + 100 && next.task.isBusy, "as of the commit")
+        #expect(next.deliveries.map(\.to) == many.prefix(100).map { [$0] }, "alone, as the first time")
+        #expect(!next.task.canGoOn, "membership stands still during a replay")
+        // The predecessor had to wait here, so the replay is over.
+        #expect(next.send(IncomingMessage.text("a", from: users[0], in: chat)) == .waiting(.commit))
+        #expect(next.task.canGoOn)
+        while next.task.isBusy {
+            next.task.goOn(table: &next.table)
+            next.commit()
+        }
+        #expect(next.contains(#""added":200,"removed":0"#))
+        #expect(next.send(IncomingMessage.text("a", from: users[0], in: chat)) == .done)
+        #expect(Set(next.deliveries.suffix(2).flatMap(\.to)) == Set(users + many))
+    }
+
     @Test func `what CDC repeats after a restart changes nothing and is told nobody`() {
         let join = Transcript()
         join.create(chat, Array(users.prefix(5)))

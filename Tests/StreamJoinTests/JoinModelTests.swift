@@ -17,6 +17,7 @@ private struct Reader {
     var errors: [Int64: String] = [:]
     var answeredAgain: [Int64: Int64] = [:]
     var memberEvents: [Int64: (chat: ChatID, user: UserID, change: String, version: Int64, to: Set<UserID>)] = [:]
+    var bulkEvents: [Int64: (chat: ChatID, version: Int64, to: Set<UserID>)] = [:]
     var rejected: [Int64: String] = [:]
     var signals: [Int64: (chat: ChatID, from: UserID, to: [UserID])] = [:]
     /// For each large-chat record: who of the partition belonged to the audience by `enter` and `leave`.
@@ -81,6 +82,14 @@ private struct Reader {
                 var to = memberEvents[source.offset]?.to ?? []
                 to.formUnion(delivery.to)
                 memberEvents[source.offset] = (entry.chat, entry.user, entry.change, entry.version, to)
+            case "members_changed":
+                let chat = try #require(ChatID(event["chat"] as? String ?? ""))
+                let to = bulkEvents[source.offset]?.to ?? []
+                bulkEvents[source.offset] = (
+                    chat, event["meta_version"] as? Int64 ?? -1, to.union(delivery.to)
+                )
+                let counts = ["added", "removed", "roles"].map { event[$0] as? Int ?? 0 }
+                #expect(counts.reduce(0, +) > 0)
             case "typing", "receipt":
                 let chat = try #require(ChatID(event["chat"] as? String ?? ""))
                 let from = try #require(UserID(event["from"] as? String ?? ""))
@@ -212,8 +221,35 @@ private struct Reader {
                 #expect(reader.memberEvents.values.contains { $0.user == event.user && $0.change == "removed" })
             }
         }
+        try checkOthers(simulation, reader)
         for (chat, row) in simulation.database {
             #expect(Set(row.members.keys) == Set(told[chat]?.keys.map { $0 } ?? []), "the events add up to the table")
+        }
+    }
+
+    /// In a small chat each member is told of each change, or told later that there were many, or of what became of
+    /// themself: then they ask who is in the chat.
+    private func checkOthers(_ simulation: borrowing JoinSimulation, _ reader: Reader) throws {
+        guard simulation.snapshotCount == 0 else { return }
+        let largeChat = simulation.plan.largeChat
+        for (offset, event) in reader.memberEvents {
+            guard let history = simulation.history[event.chat] else { continue }
+            guard history.values.allSatisfy({ $0.count <= largeChat }), let state = history[event.version] else {
+                continue
+            }
+            for user in state.keys where !event.to.contains(user) {
+                let isToldOfMany = reader.bulkEvents.contains {
+                    $0.key > offset && $0.value.chat == event.chat && $0.value.to.contains(user)
+                }
+                let isConcerned = reader.memberEvents.contains {
+                    $0.key > offset && $0.value.chat == event.chat && $0.value.user == user
+                }
+                #expect(isToldOfMany || isConcerned, "\(user) does not know of \(event) at \(offset)")
+            }
+        }
+        for (offset, event) in reader.bulkEvents {
+            let state = try #require(simulation.history[event.chat]?[event.version])
+            #expect(state.count <= largeChat && event.to == Set(state.keys), "at \(offset)")
         }
     }
 

@@ -28,6 +28,10 @@ struct JoinSimulation: ~Copyable {
         var steps = 1500
         /// Above so many members a record names no recipients.
         var largeChat = 5
+        /// A statement that changes more members of a chat is told as one change.
+        var bulkMin = 2
+        /// So many changes are applied at once.
+        var sliceMax = 2
     }
 
     /// A record that a join wrote, as it stands in the log.
@@ -87,6 +91,8 @@ struct JoinSimulation: ~Copyable {
         limits.largeChat = plan.largeChat
         limits.recentMessages = 12
         limits.uncommittedMax = 20
+        limits.bulkMin = plan.bulkMin
+        limits.sliceMax = plan.sliceMax
         // Where it is not refusals in time that are tried, there are none.
         limits.holdMaxMs = plan.refusesInTime ? 30_000 : 1 << 40
         setup = JoinSetup(chatPartitions: 1, deliveryPartitions: Self.deliveryPartitions, limits: limits)
@@ -104,42 +110,61 @@ struct JoinSimulation: ~Copyable {
 
     // MARK: The world
 
-    /// A statement of the application: some rows of one chat, then the version, as the trigger writes it.
+    /// A transaction of the application: each statement changes some rows of one chat or of several, one among the other, then
+    /// the versions, as the trigger writes them.
     mutating func changeMembership() {
-        guard let chat = chats.randomElement(using: &random), var row = database[chat] else { return }
         nextTransaction += 1
         let tx = nextTransaction
         var records: [LogRecord] = []
-        if row.version == 0, row.members.isEmpty {
-            let created = Rows.chat(chat, "c", version: 0, tx: tx)
-            records.append(LogRecord(key: created.key, value: created.value))
-        }
         for _ in 0..<Int.random(in: 1...2, using: &random) {
-            // One statement, so one direction.
-            let removes = !row.members.isEmpty && chance(45)
-            var touched: Set<UserID> = []
-            for _ in 0..<Int.random(in: 1...3, using: &random) {
-                guard let user = users.randomElement(using: &random), touched.insert(user).inserted else { continue }
-                if removes {
+            let touched = chats.shuffled(using: &random).prefix(chance(60) ? 1 : 2)
+            for chat in touched {
+                guard let row = database[chat], row.version == 0, row.members.isEmpty else { continue }
+                guard !records.contains(where: { $0.key == Rows.chat(chat, "c", version: 0, tx: tx).key }) else {
+                    continue
+                }
+                let created = Rows.chat(chat, "c", version: 0, tx: tx)
+                records.append(LogRecord(key: created.key, value: created.value))
+            }
+            records += statement(touched.map { $0 }, tx)
+        }
+        transactions.append(records)
+    }
+
+    private mutating func statement(_ touched: [ChatID], _ tx: Int64) -> [LogRecord] {
+        var rows: [[LogRecord]] = []
+        // One statement, so one direction.
+        let removes = chance(45)
+        for chat in touched {
+            guard var row = database[chat] else { continue }
+            let mayRemove = removes && !row.members.isEmpty
+            var seen: Set<UserID> = []
+            for _ in 0..<Int.random(in: 1...(chance(25) ? 8 : 3), using: &random) {
+                guard let user = users.randomElement(using: &random), seen.insert(user).inserted else { continue }
+                if mayRemove {
                     guard row.members.removeValue(forKey: user) != nil else { continue }
                     let record = Rows.member(chat, user, "d", tx: tx)
-                    records.append(LogRecord(key: record.key, value: record.value))
-                    records.append(LogRecord(key: record.key, value: nil))
+                    rows.append([
+                        LogRecord(key: record.key, value: record.value), LogRecord(key: record.key, value: nil),
+                    ])
                 } else {
                     let role: MemberRow.Role = chance(30) ? .admin : .member
                     let op = row.members[user] == nil ? "c" : "u"
                     row.members[user] = role
                     let record = Rows.member(chat, user, op, role: role.rawValue, tx: tx)
-                    records.append(LogRecord(key: record.key, value: record.value))
+                    rows.append([LogRecord(key: record.key, value: record.value)])
                 }
             }
             row.version += 1
             history[chat]?[row.version] = row.members
-            let version = Rows.chat(chat, "u", version: row.version, tx: tx)
-            records.append(LogRecord(key: version.key, value: version.value))
+            database[chat] = row
         }
-        database[chat] = row
-        transactions.append(records)
+        if chance(50) { rows.shuffle(using: &random) }
+        return rows.flatMap { $0 }
+            + touched.map { chat in
+                let version = Rows.chat(chat, "u", version: database[chat]?.version ?? 0, tx: tx)
+                return LogRecord(key: version.key, value: version.value)
+            }
     }
 
     /// CDC writes the next transaction; now and then it starts again a little before, and may have died in the middle of one.
@@ -288,7 +313,10 @@ struct JoinSimulation: ~Copyable {
     mutating func stepWorker(_ worker: inout SimulatedWorker, incomingEnd: Int64) {
         switch Int.random(in: 0..<10, using: &random) {
         case 0..<4: worker.takeMessage(from: incoming, end: incomingEnd, answering: plan.asksPostgres ? database : nil)
-        case 4: worker.takeChange(from: members)
+        case 4:
+            // No slower than they come: it is a version that never comes that is refused in time.
+            for _ in 0..<Int.random(in: 1...6, using: &random) { worker.takeChange(from: members) }
+        case 5 where worker.task.canGoOn && chance(70): worker.goOn()
         case 5: if chance(70) { worker.takeChange(from: members) } else { worker.takeSignal(from: signals) }
         case 6: worker.closeEpoch()
         case 7:
@@ -380,7 +408,8 @@ struct SimulatedWorker: ~Copyable {
     }
 
     var isQuiet: Bool {
-        queues.isEmpty && unacknowledged.isEmpty && !isTouched && task.position.members == task.position.applied
+        queues.isEmpty && unacknowledged.isEmpty && !isTouched && !task.isBusy
+            && task.position.members == task.position.applied
     }
 
     // MARK: Start
@@ -450,6 +479,11 @@ struct SimulatedWorker: ~Copyable {
         task.signal(value.span, offset: offset, table: table, output: &output)
         isTouched = true
         collect()
+    }
+
+    mutating func goOn() {
+        task.goOn(table: &table)
+        isTouched = true
     }
 
     mutating func takeChange(from log: [JoinSimulation.LogRecord]) {

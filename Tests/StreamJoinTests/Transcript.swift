@@ -17,11 +17,13 @@ final class Transcript {
     var forgotten: [String] = []
 
     init(
-        largeChat: Int = 256, partitions: Int32 = 1, partition: Int32 = 0, committed: Positions = Positions(),
+        largeChat: Int = 256, sliceMax: Int = 512, partitions: Int32 = 1, partition: Int32 = 0,
+        committed: Positions = Positions(),
         replayEnd: Int64 = 0, recordBytesMax: Int = 990_000
     ) {
         var limits = JoinSetup.Limits()
         limits.largeChat = largeChat
+        limits.sliceMax = sliceMax
         limits.recordBytesMax = recordBytesMax
         table = MembershipTable(deliveryPartitions: 2, listedMax: max(1024, largeChat + 1))
         task = JoinTask(

@@ -238,6 +238,13 @@ export class Model extends Emitter {
             else this.#refreshSoon(id);
             this.#changed('chat', id);
         });
+        client.on('members_changed', ({ chat: id, added, removed }) => {
+            const chat = this.#chat(id);
+            const parts = [added && `${added} were added`, removed && `${removed} left or were removed`].filter(Boolean);
+            if (chat.kind === 'group' && chat.isKnown && parts.length) chat.note(parts.join(', '));
+            this.#refreshSoon(id);
+            this.#changed('chat', id);
+        });
         client.on('presence', (presence) => {
             this.presence.set(presence.user, presence);
             this.#changed('presence');

@@ -72,7 +72,7 @@ final class Bot {
         case "caught_up":
             isLive = true
             askForChats()
-        case "member": askForChats()
+        case "member", "members_changed": askForChats()
         case "message":
             guard isLive, kind == "text", let chat, let from, let seq else { return }
             mind.heard(chat, from: from, seq: seq, nowMs: nowMs)

@@ -181,6 +181,11 @@ final class ChaosDevice {
             }
             seenVersions[chat] = max(version, seenVersions[chat] ?? 0)
             run.sawChange(self, of: chat, isOut: subject == user && change == "removed")
+        case "members_changed":
+            guard let chat, let version else {
+                return run.violate("\(user) got a members_changed event without chat or version")
+            }
+            seenVersions[chat] = max(version, seenVersions[chat] ?? 0)
         case "caught_up":
             isReady = true
             backoffMs = 50

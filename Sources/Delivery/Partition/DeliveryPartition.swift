@@ -285,7 +285,7 @@ extension EventKind {
             let rest = event.extracting(count..<event.count)
             switch rest[0] {
             case 0x6d where Self.starts(rest, "message\""): self = .message
-            case 0x6d where Self.starts(rest, "member\""): self = .member
+            case 0x6d where Self.starts(rest, "member\"") || Self.starts(rest, "members_changed\""): self = .member
             case 0x72 where Self.starts(rest, "receipt\""): self = .receipt
             case 0x74 where Self.starts(rest, "typing\""): self = .typing
             case 0x65 where Self.starts(rest, "error\""): self = .error
@@ -328,7 +328,7 @@ struct EventHead {
                 kind =
                     switch type {
                     case "message": .message
-                    case "member": .member
+                    case "member", "members_changed": .member
                     case "receipt": .receipt
                     case "typing": .typing
                     case "error": .error

@@ -112,6 +112,8 @@ private final class Importer: Sendable {
         _ kafka: KafkaConfiguration, _ name: String, _ partitions: Int32, _ memberships: Int, _ members: Int
     ) throws {
         let chats = (0..<max(1, memberships / members)).map { _ in ChatID.random() }
+        // Each is in ten of the chats.
+        let users = (0..<max(members, memberships / 10)).map { _ in UserID.random() }
         var options = ProducerOptions()
         options.lingerMs = 2
         options.queueBytesMax = 4 << 20
@@ -136,7 +138,7 @@ private final class Importer: Sendable {
         }
         try writeChats(version: 0)
         for index in 0..<memberships {
-            let (chat, user) = (chats[index % memberships * chats.count / memberships], UserID.random())
+            let (chat, user) = (chats[index * chats.count / memberships], users[index % users.count])
             JoinBenchmark.writeMember(chat, user, JoinBenchmark.importTransaction, to: &value)
             try write(chat, user)
         }

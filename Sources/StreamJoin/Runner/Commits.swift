@@ -48,8 +48,9 @@ extension JoinWorker {
         for mark in marks {
             guard let slot = slots[Int(mark.partition)], slot.life == mark.life else { continue }
             try commitSucceeded(slot, mark.positions)
-            if !slot.incoming.isEmpty || !slot.members.isEmpty { try drain(slot) }
+            if !slot.incoming.isEmpty { try drain(slot) }
         }
+        try goOnWithChanges()
         closeEpoch()
         try commitIfDue()
     }

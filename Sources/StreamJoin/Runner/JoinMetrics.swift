@@ -15,6 +15,8 @@ struct JoinMetrics: Sendable {
     let changesWithoutEffect: Counter
     let restoredChanges: Counter
     let memberEvents: Counter
+    let bulkChanges: Counter
+    let waitingChanges: Gauge
     let heldMessages: Counter
     let commitWaits: Counter
     let membersReads: Counter
@@ -52,6 +54,11 @@ struct JoinMetrics: Sendable {
         restoredChanges = metrics.counter(
             "fanout_join_restored_changes_total", "Records of chat.members read to restore partitions.")
         memberEvents = metrics.counter("fanout_join_member_events_total", "Membership changes told to devices.")
+        bulkChanges = metrics.counter(
+            "fanout_join_bulk_changes_total", "Statements that changed many members of a chat, told as one change.")
+        waitingChanges = metrics.gauge(
+            "fanout_join_waiting_changes",
+            "Changes of membership that were read and wait: for the rest of their transaction, or for their turn.")
         heldMessages = metrics.counter(
             "fanout_join_held_total", "Messages that waited for the membership their sender had seen.")
         commitWaits = metrics.counter(
@@ -94,6 +101,7 @@ struct JoinMetrics: Sendable {
         changesRepeated.add(counts.changesRepeated - last.changesRepeated)
         changesWithoutEffect.add(counts.changesWithoutEffect - last.changesWithoutEffect)
         memberEvents.add(counts.memberEvents - last.memberEvents)
+        bulkChanges.add(counts.bulkChanges - last.bulkChanges)
         commitWaits.add(counts.commitWaits - last.commitWaits)
         originalReads.add(counts.originalReads - last.originalReads)
         let messages = counts.heldMessages - last.heldMessages

@@ -45,6 +45,10 @@ final class JoinWorker {
     var commits = CommitSchedule()
     var checkpoints: CheckpointSchedule
     private var lastCounts: [Int32: (life: UInt32, counts: JoinCounts)] = [:]
+    private var pace = ChangePace()
+    private var changesTimer: Timer?
+    /// Which partition's changes come first next time.
+    private var changesTurn = 0
     private var wakeTimer: Timer?
     private var wakeAtNs: UInt64 = .max
     private var gatherTimer: Timer?
@@ -192,6 +196,7 @@ final class JoinWorker {
 
     private func turn() throws {
         try poll()
+        try goOnWithChanges()
         closeEpoch()
         try commitIfDue()
         wakeForDeadlines()
@@ -234,19 +239,18 @@ final class JoinWorker {
                 try offer(
                     slot, message.value, offset: message.offset, timestampMs: message.timestampMs)
             {
-                if slot.members.isEmpty || !slot.task.takesChanges { return }
-                return try drainMembers(slot)
+                return slot.members.isEmpty ? () : try drainMembers(slot)
             }
             slot.incoming.append(
                 key: nil, value: message.value, offset: message.offset, timestampMs: message.timestampMs)
             try pauseIfLong(slot, slot.incoming, message.topic)
         } else if message.topic == topics.members {
-            if slot.members.isEmpty, slot.task.takesChanges {
+            if slot.members.isEmpty, takesChanges(slot) {
                 return try apply(slot, message.key, message.value, offset: message.offset)
             }
             slot.members.append(key: message.key, value: message.value, offset: message.offset, timestampMs: 0)
             try pauseIfLong(slot, slot.members, message.topic)
-            if slot.task.takesChanges { try drainMembers(slot) }
+            try drainMembers(slot)
         } else {
             slot.task.signal(message.value, offset: message.offset, table: table, output: &output)
             try write()
@@ -265,9 +269,45 @@ final class JoinWorker {
     }
 
     private func apply(_ slot: PartitionSlot, _ key: Span<UInt8>?, _ value: Span<UInt8>?, offset: Int64) throws {
-        slot.task.members(key: key, value: value, offset: offset, table: &table)
+        pace.spend(slot.task.members(key: key, value: value, offset: offset, table: &table))
         checkpoints.hasChanged = true
         if !slot.incoming.isEmpty { try drain(slot) }
+    }
+
+    /// Whether a change of the partition may be taken or applied now. A message that waits for one waits no longer than it must.
+    private func hasRoom(_ slot: PartitionSlot) -> Bool {
+        slot.task.wait != nil || pace.hasRoom(nowNs: loop.monotonicNs)
+    }
+
+    private func takesChanges(_ slot: PartitionSlot) -> Bool { slot.task.takesChanges && hasRoom(slot) }
+
+    /// Changes that have been read and that messages went before: a slice of each partition's.
+    func goOnWithChanges() throws {
+        var isLeft = false
+        for index in slots.indices {
+            guard let slot = slots[(changesTurn + index) % slots.count], slot.task.canGoOn || !slot.members.isEmpty
+            else {
+                continue
+            }
+            if slot.task.canGoOn, hasRoom(slot) {
+                touch(slot)
+                pace.spend(slot.task.goOn(table: &table))
+                checkpoints.hasChanged = true
+                if !slot.incoming.isEmpty { try drain(slot) }
+            }
+            try drainMembers(slot)
+            // What waits for a commit goes on behind that.
+            isLeft = isLeft || slot.task.canGoOn || slot.task.takesChanges && !slot.members.isEmpty
+        }
+        changesTurn = (changesTurn + 1) % slots.count
+        guard isLeft, changesTimer?.isScheduled != true else { return }
+        changesTimer = loop.schedule(afterMs: pace.hasRoom(nowNs: loop.monotonicNs) ? 0 : 2) { [unowned self] in
+            guarded {
+                try goOnWithChanges()
+                closeEpoch()
+                try commitIfDue()
+            }
+        }
     }
 
     /// Offers what waits, after something has changed.
@@ -288,16 +328,17 @@ final class JoinWorker {
         swap(&backlog, &slot.incoming)
         if let thrown { throw thrown }
         try resumeIfShort(slot, slot.incoming, topics.incoming)
-        if slot.task.takesChanges, !slot.members.isEmpty { try drainMembers(slot) }
+        try drainMembers(slot)
     }
 
     private func drainMembers(_ slot: PartitionSlot) throws {
+        guard !slot.members.isEmpty, takesChanges(slot) else { return }
         touch(slot)
         var backlog = Backlog()
         swap(&backlog, &slot.members)
         backlog.drain { key, value, offset, _ in
-            guard slot.task.takesChanges else { return false }
-            slot.task.members(key: key, value: value, offset: offset, table: &table)
+            guard takesChanges(slot) else { return false }
+            pace.spend(slot.task.members(key: key, value: value, offset: offset, table: &table))
             return true
         }
         swap(&backlog, &slot.members)
@@ -505,6 +546,7 @@ final class JoinWorker {
             metrics.add(slot.task.counts, since: last?.life == slot.life ? last?.counts ?? JoinCounts() : JoinCounts())
             lastCounts[slot.partition] = (slot.life, slot.task.counts)
         }
+        metrics.waitingChanges.set(slots.reduce(0) { $0 + ($1?.task.waitingChanges ?? 0) })
         metrics.memberships.set(table.memberCount)
         metrics.chats.set(table.chatCount)
         metrics.users.set(table.userCount)

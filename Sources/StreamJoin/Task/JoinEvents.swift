@@ -10,6 +10,21 @@ struct MembershipEvent: Equatable, Sendable {
     var metaVersion: Int64
 }
 
+/// A statement that has changed many members of a chat, as it is told to all of them.
+struct BulkChange: Equatable, Sendable {
+    private(set) var added = 0
+    private(set) var removed = 0
+    private(set) var roles = 0
+
+    mutating func add(_ change: MembershipEvent.Change) {
+        switch change {
+        case .added: added += 1
+        case .removed: removed += 1
+        case .role: roles += 1
+        }
+    }
+}
+
 // The events, and who gets them. Each source record leads to at most one record in a delivery partition: readers keep
 // no more of a source than the highest offset they have seen.
 extension JoinOutput {
@@ -65,21 +80,42 @@ extension JoinOutput {
         }
     }
 
-    /// Tells of a change, the one it is about being in the table. In a small chat all members are told; in a large one
-    /// only the one whom it concerns. When the chat grows over the limit or shrinks below it, all are told and become
-    /// its audience or cease to be.
-    mutating func tell(_ event: MembershipEvent, of table: borrowing MembershipTable, largeChat: Int) -> Int {
+    mutating func write(_ change: BulkChange, of chat: ChatID, metaVersion: Int64) {
+        beginEvent()
+        event.object { json in
+            json.field("type", "members_changed")
+            json.field("chat", chat)
+            json.field("added", change.added)
+            json.field("removed", change.removed)
+            json.field("roles", change.roles)
+            json.field("meta_version", metaVersion)
+        }
+    }
+
+    /// Tells all members, if they are ever told of others.
+    mutating func tellAll(of chat: ChatID, in table: borrowing MembershipTable, largeChat: Int) -> Int {
+        guard let chat = table.findLogged(chat), table.memberCount(of: chat) <= largeChat else { return 0 }
+        return list(chat, of: table, except: nil) { $0.endRecipients(partition: $1) }
+    }
+
+    /// Tells of a change, the one it is about being in the table. In a small chat all members are told; in a large one, and
+    /// of one change among many (`alone`), only the one whom it concerns. When the chat grows over the limit or shrinks
+    /// below it, all are told and become its audience or cease to be.
+    mutating func tell(
+        _ event: MembershipEvent, of table: borrowing MembershipTable, largeChat: Int, alone: Bool
+    ) -> Int {
         guard let chat = table.findLogged(event.chat) else { return 0 }
         let count = table.memberCount(of: chat)
-        if count <= largeChat {
+        if count <= largeChat, !alone {
             return list(chat, of: table, except: nil) { $0.endRecipients(partition: $1) }
         }
-        let move: AudienceMove?
+        var move: AudienceMove?
         switch event.change {
         case .added: move = .enter
         case .removed: move = .leave
         case .role: move = nil
         }
+        if count <= largeChat { move = nil }
         if let move, count == largeChat + 1 {
             return list(chat, of: table, except: nil) { $0.endRecipients(partition: $1, move, event.chat) }
         }

@@ -59,6 +59,10 @@ public struct JoinSetup: Sendable {
     public struct Limits: Sendable {
         /// Chats with more members than this are large: their recipients are not listed.
         public var largeChat = 256
+        /// A statement that changes more members of a chat than this is told as one change.
+        public var bulkMin = 100
+        /// So many changes of membership are applied at once, at most: a millisecond.
+        public var sliceMax = 512
         /// How many accepted messages of a partition are remembered, for repeats and edits.
         public var recentMessages = 65_536
         /// When a message has waited this long for its membership, Postgres is asked.
@@ -100,6 +104,8 @@ public struct JoinCounts: Sendable {
     public internal(set) var changesRepeated = 0
     public internal(set) var changesWithoutEffect = 0
     public internal(set) var memberEvents = 0
+    /// Statements told as one change.
+    public internal(set) var bulkChanges = 0
     /// Messages that waited for their membership, and for how long.
     public internal(set) var heldMessages = 0
     public internal(set) var heldNs: UInt64 = 0

@@ -21,6 +21,11 @@ public import Wire
 ///   `replayEnd`, or until one must wait for a newer membership (there the predecessor must have waited as well), no
 ///   change is applied (`isReplaying`);
 /// - a task goes at most `Limits.uncommittedMax` messages beyond what is committed, so that the replay is short.
+///
+/// **Slices.** A transaction can change a million members, and messages of other chats do not wait for them: changes are
+/// applied a slice at a time (`goOn`), and each slice is committed and told. What has been read and not applied is read
+/// again by a successor (from `members` to `memberships`), so that it decides the same about it. No message of a chat is
+/// joined while only a part of what a statement has changed in it is applied.
 /// `docs/join-correctness.md` has the argument, and what it means for two writers.
 public struct JoinTask: Sendable {
     public let partition: Int32
@@ -32,11 +37,19 @@ public struct JoinTask: Sendable {
     public private(set) var next: Positions
     public private(set) var committed: Positions
     private var replayEnd: Int64
-    private var changes = MembershipChanges()
+    private var changes: MembershipChanges
     private var untold = UntoldChanges()
+    /// A slice has ended before the changes that could be applied did: nothing more is taken until they are.
+    public private(set) var isBusy = false
+    /// Where nothing waited last: from here a successor must read, to decide about each change as was decided here.
+    private var start: Int64
+    /// What a statement has changed so far that is told as one change.
+    private var bulk: [ChatID: BulkChange] = [:]
     var recent: RecentMessages
     /// Chats whose membership has changed since the commit.
     private var changed: [ChatID: Change] = [:]
+    /// Of some of them only a part.
+    private var isPartly = false
     private var decided: Decided?
     var waiting: Waiting?
     public private(set) var counts = JoinCounts()
@@ -45,6 +58,9 @@ public struct JoinTask: Sendable {
     private struct Change: Sendable {
         var members: Int64 = 0
         var memberships: Int64 = 0
+
+        /// Behind a part of what a statement has changed: no commit covers that.
+        static let partly = Int64.max
 
         func isCovered(by positions: Positions) -> Bool {
             members <= positions.applied && memberships <= positions.memberships
@@ -81,6 +97,8 @@ public struct JoinTask: Sendable {
         signalsName = SourceName(setup.names[.signals], committed.runs.signals)
         self.next = committed
         self.committed = committed
+        start = committed.members
+        changes = MembershipChanges(bulkMin: setup.limits.bulkMin)
         self.replayEnd = min(replayEnd, committed.incoming + Int64(setup.limits.uncommittedMax))
         decided = committed.decision.map { Decided(offset: committed.incoming, decision: $0, isCommitted: true) }
         recent = RecentMessages(capacity: setup.limits.recentMessages)
@@ -108,23 +126,21 @@ public struct JoinTask: Sendable {
         changes.restored(into: &table)
     }
 
-    /// A record from there to below `committed.memberships`: the tasks before this one have applied it, and may not have
-    /// told it.
+    /// A record from there to below `committed.memberships`: the tasks before this one have read it. What lies below
+    /// `committed.applied` they have applied too, and may not have told.
     public mutating func catchUp(
         key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable
     ) {
-        if offset < committed.applied {
-            take(key: key, value: value, offset: offset, table: &table)
-        } else {
-            changes.restoreMembership(value, into: &table)
-        }
+        receive(key: key, value: value, offset: offset)
+        applySteps(&table, below: committed.applied)
     }
 
     /// The table is as of the commit: what was not told is, and the first message may come.
     public mutating func caughtUp(table: inout MembershipTable, output: inout JoinOutput) {
-        let start = changes.position(next: next.members)
-        next.members = max(next.members, committed.applied)
-        applySteps(&table, from: start, isComplete: true)
+        next.members = max(next.members, committed.memberships)
+        applySteps(&table, below: committed.applied, isComplete: true)
+        isBusy = changes.canGoOn(table)
+        if !isBusy { endParts(at: changes.position(next: next.members)) }
         commitSucceeded(committed, output: &output)
     }
 
@@ -134,21 +150,36 @@ public struct JoinTask: Sendable {
 
     /// Whether `chat.members` may be offered: not during a replay, nor while so much of it waits to be told that more would
     /// take too much memory.
-    public var takesChanges: Bool { !isReplaying && !untold.isFull }
+    public var takesChanges: Bool { !isReplaying && !isBusy && !untold.isFull }
 
     // MARK: Membership
 
     /// A record of `chat.members`. What it has to tell comes when it is committed.
+    /// - Returns: how many records that will be.
+    @discardableResult
     public mutating func members(
         key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable
-    ) {
-        precondition(!isReplaying, "membership stands still during a replay")
-        take(key: key, value: value, offset: offset, table: &table)
+    ) -> Int {
+        precondition(!isReplaying && !isBusy, "membership stands still during a replay, and while changes wait")
+        receive(key: key, value: value, offset: offset)
+        return applySteps(&table)
     }
 
-    private mutating func take(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64, table: inout MembershipTable) {
+    /// Whether the next slice may be applied.
+    public var canGoOn: Bool { isBusy && !isReplaying && !untold.isFull }
+
+    /// Applies the next slice of the changes that wait.
+    @discardableResult
+    public mutating func goOn(table: inout MembershipTable) -> Int {
+        guard canGoOn else { return 0 }
+        return applySteps(&table)
+    }
+
+    /// How many changes have been read and not been applied.
+    public var waitingChanges: Int { changes.count }
+
+    private mutating func receive(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64) {
         guard offset >= next.members else { return }
-        let start = changes.position(next: next.members)
         next.members = offset + 1
         next.memberships = max(next.memberships, offset + 1)
         do throws(JSONError) {
@@ -158,36 +189,73 @@ public struct JoinTask: Sendable {
             untold.output.begin(membersName, partition: partition, offset: offset)
             untold.output.reject(.malformed, "\(error)", partition: partition, record: value)
         }
-        applySteps(&table, from: start)
     }
 
-    private mutating func applySteps(_ table: inout MembershipTable, from start: Int64, isComplete: Bool = false) {
+    /// - Parameters:
+    ///   - end: only what lies below is applied, however much that is.
+    ///   - isComplete: nothing that belongs to it will follow.
+    @discardableResult
+    private mutating func applySteps(
+        _ table: inout MembershipTable, below end: Int64? = nil, isComplete: Bool = false
+    ) -> Int {
         var output = JoinOutput()
         // Out of the task meanwhile, whose other parts it is made with.
         swap(&output, &untold.output)
-        while let step = changes.next(table, isComplete: isComplete) {
+        let before = output.records.count
+        var count = 0
+        isBusy = false
+        while true {
+            if let end {
+                // A whole membership is not one of the changes that wait.
+                if !changes.hasMembership, changes.position(next: next.members) >= end { break }
+            } else if count == setup.limits.sliceMax || output.bytes.count > UntoldChanges.bytesMax {
+                isBusy = changes.canGoOn(table)
+                break
+            }
+            guard let step = changes.next(table, isComplete: isComplete) else { break }
+            count += 1
             switch step {
             case .repeated: counts.changesRepeated += 1
             case .unchanged: counts.changesWithoutEffect += 1
             case .apply(let change, let offset): apply(change, offset: offset, table: &table, output: &output)
             }
         }
+        let records = output.records.count - before
         swap(&output, &untold.output)
-        untold.note(from: start, to: changes.position(next: next.members))
+        let applied = changes.position(next: next.members)
+        untold.note(from: start, to: applied)
+        if changes.isEmpty { start = next.members }
+        if !isBusy, end == nil { endParts(at: applied) }
+        return records
+    }
+
+    /// What waits now waits for records to come. Of a chat that is not among it there is no more than has been applied.
+    private mutating func endParts(at applied: Int64) {
+        guard isPartly else { return }
+        isPartly = false
+        for (chat, change) in changed where change.members == Change.partly {
+            if changes.waits(for: chat) { isPartly = true } else { changed[chat]?.members = applied }
+        }
+        changed = changed.filter { !$0.value.isCovered(by: committed) }
     }
 
     private mutating func apply(
         _ change: MembershipChanges.Change, offset: Int64, table: inout MembershipTable, output: inout JoinOutput
     ) {
         switch change {
-        case .member(let member, let metaVersion):
+        case .member(let member, let statement):
             counts.changes += 1
-            apply(change, of: member, metaVersion: metaVersion, offset: offset, table: &table, output: &output)
+            apply(change, of: member, statement, offset: offset, table: &table, output: &output)
         case .chat(let chat, let version, _):
             counts.changes += 1
             // A version alone decides whether a message must wait, and so where a replay ends.
             let isNew = table.findLogged(chat).map { table.metaVersion(of: $0) } != version
             applyRow(change, of: chat, isNew: isNew, offset: offset, table: &table, output: &output)
+            guard let change = bulk.removeValue(forKey: chat) else { return }
+            output.begin(membersName, partition: partition, offset: offset)
+            output.write(change, of: chat, metaVersion: version)
+            counts.recipients += output.tellAll(of: chat, in: table, largeChat: setup.limits.largeChat)
+            counts.bulkChanges += 1
         case .chatDeleted(let chat):
             counts.changes += 1
             applyRow(change, of: chat, isNew: true, offset: offset, table: &table, output: &output)
@@ -219,33 +287,45 @@ public struct JoinTask: Sendable {
     }
 
     private mutating func apply(
-        _ change: MembershipChanges.Change, of member: MembershipChanges.Member, metaVersion: Int64?, offset: Int64,
-        table: inout MembershipTable, output: inout JoinOutput
+        _ change: MembershipChanges.Change, of member: MembershipChanges.Member,
+        _ statement: MembershipChanges.Statement?, offset: Int64, table: inout MembershipTable,
+        output: inout JoinOutput
     ) {
         let chat = table.findLogged(member.chat)
         let before = chat.flatMap { table.member(member.user, of: $0)?.role }
         guard before != member.role else { return }
-        changed[member.chat, default: Change()].members = offset + 1
+        let isPart = statement.map { !$0.isLast } ?? false
+        changed[member.chat, default: Change()].members = isPart ? Change.partly : offset + 1
+        if isPart { isPartly = true }
         if member.origin == .firstSnapshot { return change.apply(to: &table) }
         let event = MembershipEvent(
             chat: member.chat, user: member.user,
             change: member.role == nil ? .removed : before == nil ? .added : .role,
-            metaVersion: metaVersion ?? chat.map { table.metaVersion(of: $0) } ?? 0)
+            metaVersion: statement?.metaVersion ?? chat.map { table.metaVersion(of: $0) } ?? 0)
+        let isBulk = statement?.isBulk ?? false
+        if isBulk { bulk[member.chat, default: BulkChange()].add(event.change) }
+        // When a chat is deleted, each member is told of their own removal.
+        let isAlone = isBulk || chat.map { table.isDeleted($0) } ?? false
         output.begin(membersName, partition: partition, offset: offset)
         output.write(event)
         // The one removed is still in the table when it is told, the one added is in it already.
         let isRemoval = event.change == .removed
         if !isRemoval { change.apply(to: &table) }
-        counts.recipients += output.tell(event, of: table, largeChat: setup.limits.largeChat)
+        counts.recipients += output.tell(event, of: table, largeChat: setup.limits.largeChat, alone: isAlone)
         if isRemoval { change.apply(to: &table) }
         counts.memberEvents += 1
+        guard let statement, statement.isLast else { return }
+        // All that made the version is in the table: messages of the chat need not wait until its row comes up.
+        applyRow(
+            .chat(member.chat, metaVersion: statement.metaVersion, isExact: false), of: member.chat, isNew: true,
+            offset: offset, table: &table, output: &output)
     }
 
     /// What is to be committed at this moment.
     public var position: Positions {
         let applied = changes.position(next: next.members)
         return Positions(
-            incoming: next.incoming, members: untold.start ?? applied, signals: next.signals, applied: applied,
+            incoming: next.incoming, members: untold.start ?? start, signals: next.signals, applied: applied,
             memberships: next.memberships, decision: decided?.decision, runs: next.runs)
     }
 
@@ -327,7 +407,11 @@ public struct JoinTask: Sendable {
             let reason = JoinWait.membership(message.chat, metaVersion: message.metaVersion)
             return isOver(reason, waiting, nowNs) ? decide(.unavailable, offset) : .wait(reason)
         }
-        if !changed.isEmpty, changed[message.chat] != nil { return .wait(.commit) }
+        if !changed.isEmpty, let change = changed[message.chat] {
+            // Whoever came this far before had to wait here too.
+            if change.members == Change.partly { replayEnd = min(replayEnd, offset) }
+            return .wait(.commit)
+        }
         guard let chat, let sender = table.member(message.from, of: chat) else { return .refuse(.notMember) }
         guard let target = message.target, message.kind != .text else { return .accept(chat) }
         var original: Original

@@ -35,13 +35,22 @@ struct MembershipChanges: Sendable {
     }
 
     enum Change: Equatable, Sendable {
-        /// With the version that the change brought, where it is known.
-        case member(Member, metaVersion: Int64?)
+        /// With the statement that it is of, where its version is known.
+        case member(Member, Statement?)
         /// `isExact`: the version is to be taken as it is, even if it is below the table's.
         case chat(ChatID, metaVersion: Int64, isExact: Bool)
         case chatDeleted(ChatID)
         /// `isOver`: the chat has come as far and been deleted since, so that no row of it will end the use of this.
         case membership(ChatMembership, isOver: Bool)
+    }
+
+    /// What is known of a statement that changes members of a chat, from the version that came of it.
+    struct Statement: Equatable, Sendable {
+        var metaVersion: Int64
+        /// It changes so many members that they are told as one change.
+        var isBulk: Bool
+        /// No other change of this chat waits: with this one the membership is that of the version.
+        var isLast: Bool
     }
 
     enum Step: Equatable, Sendable {
@@ -52,33 +61,38 @@ struct MembershipChanges: Sendable {
         case unchanged
     }
 
-    struct Entry: Sendable {
+    struct Entry: Equatable, Sendable {
         var offset: Int64
         var row: RowChange
     }
 
     /// A transaction with more changes than this is applied as it comes.
-    static let waitingMax = 262_144
+    static let waitingMax = 4_194_304
+    /// A statement that changes more members of a chat than this is told as one change.
+    private let bulkMin: Int
 
     private var membership: (ChatMembership, offset: Int64)?
+    var hasMembership: Bool { membership != nil }
     /// The last chats that were deleted, with their versions.
     private var deleted: [(chat: ChatID, version: Int64)] = []
     /// A membership comes back from the log some milliseconds after Postgres was asked: so long a deletion must be known.
     private static let deletedMax = 64
-    private var waiting: [Entry] = []
-    private var first = 0
+    private var waiting = WaitingRows()
     var forms = RowChangeForms()
     /// Of a restore: changes that have been read and not been applied yet.
     var ahead: [Entry] = []
     /// Where in the table these look; kept for its memory.
     var places: [(chat: UUID, user: UUID)] = []
-    /// The versions that wait behind changes, by chat: the highest, how many, and of which transaction.
-    private var versions: [ChatID: (version: Int64, count: Int, transaction: Int64?)] = [:]
 
-    var isEmpty: Bool { first == waiting.count }
+    init(bulkMin: Int = .max) { self.bulkMin = bulkMin }
 
-    /// The offset from which the log must be read again by whoever takes over: nothing below it waits here.
-    func position(next: Int64) -> Int64 { isEmpty ? ahead.first?.offset ?? next : waiting[first].offset }
+    var isEmpty: Bool { waiting.isEmpty }
+    /// How many changes wait.
+    var count: Int { waiting.count }
+    func waits(for chat: ChatID) -> Bool { waiting.hasMembers(of: chat) }
+
+    /// Below it every change has been applied.
+    func position(next: Int64) -> Int64 { isEmpty ? ahead.first?.offset ?? next : waiting.firstOffset }
 
     /// Takes a record in. `nil` as value is a tombstone.
     mutating func receive(key: Span<UInt8>?, value: Span<UInt8>?, offset: Int64) throws(JSONError) {
@@ -105,47 +119,53 @@ struct MembershipChanges: Sendable {
             self.membership = nil
             return .apply(change(membership), offset: offset)
         }
-        guard first < waiting.count else { return nil }
-        let entry = waiting[first]
+        guard let step = firstStep(table, isComplete: isComplete) else { return nil }
+        switch step {
+        case .apply(.member(_, let statement?), _) where statement.isBulk: waiting.tellFirstAsOne()
+        case .apply(.chatDeleted(let chat), _):
+            guard let known = table.findLogged(chat) else { break }
+            if deleted.count == Self.deletedMax { deleted.removeFirst() }
+            deleted.append((chat, table.metaVersion(of: known)))
+        default: break
+        }
+        waiting.removeFirst()
+        return step
+    }
+
+    /// Whether there is a step that needs no further record.
+    func canGoOn(_ table: borrowing MembershipTable) -> Bool {
+        membership != nil || firstStep(table, isComplete: false) != nil
+    }
+
+    private func firstStep(_ table: borrowing MembershipTable, isComplete: Bool) -> Step? {
+        guard !waiting.isEmpty else { return nil }
+        let (entry, part) = waiting.first
         switch entry.row.content {
-        case .chatDeleted(let chat):
-            pop()
-            if let known = table.findLogged(chat) {
-                if deleted.count == Self.deletedMax { deleted.removeFirst() }
-                deleted.append((chat, table.metaVersion(of: known)))
-            }
-            return .apply(.chatDeleted(chat), offset: entry.offset)
+        case .chatDeleted(let chat): return .apply(.chatDeleted(chat), offset: entry.offset)
         case .chat(let chat, let version, let isSnapshot):
-            pop()
-            if let known = versions[chat] {
-                versions[chat] = known.count == 1 ? nil : (known.version, known.count - 1, known.transaction)
-            }
             return .apply(.chat(chat, metaVersion: version, isExact: isSnapshot), offset: entry.offset)
         case .member(let member, let mayBeUnchanged):
             let known = table.findLogged(member.chat)
             // What changes nothing (a repeat, a chat muted) waits for nothing.
             if known.flatMap({ table.member(member.user, of: $0)?.role }) == member.role {
-                pop()
                 return mayBeUnchanged ? .unchanged : .repeated
             }
             let hasVersion = known.map { table.exists($0) } ?? false
             if member.origin == .stream, hasVersion, let known, entry.row.transaction != nil {
-                if let (version, _, transaction) = versions[member.chat], transaction == entry.row.transaction {
-                    pop()
-                    return version > table.metaVersion(of: known)
-                        ? .apply(.member(member, metaVersion: version), offset: entry.offset)
-                        : .repeated
+                if part.versionRows > 0 {
+                    guard part.version > table.metaVersion(of: known) else { return .repeated }
+                    let statement = Statement(
+                        metaVersion: part.version, isBulk: part.isBulk || part.memberRows > bulkMin,
+                        isLast: part.memberRows == 1)
+                    return .apply(.member(member, statement), offset: entry.offset)
                 }
-                let last = waiting[waiting.count - 1]
-                if last.row.transaction == entry.row.transaction {
-                    if !isComplete, waiting.count - first <= Self.waitingMax { return nil }
-                } else if let lsn = entry.row.lsn, let next = last.row.lsn, next < lsn {
-                    pop()
-                    return .repeated
+                switch waiting.following {
+                case .nothing: if !isComplete, waiting.count <= Self.waitingMax { return nil }
+                case .transaction(let next):
+                    if let lsn = entry.row.lsn, let next, next < lsn { return .repeated }
                 }
             }
-            pop()
-            return .apply(.member(member, metaVersion: nil), offset: entry.offset)
+            return .apply(.member(member, nil), offset: entry.offset)
         }
     }
 
@@ -154,29 +174,11 @@ struct MembershipChanges: Sendable {
         return .membership(membership, isOver: isOver)
     }
 
-    mutating func push(_ entry: Entry) {
-        if case .chat(let chat, let version, _) = entry.row.content {
-            let known = versions[chat] ?? (0, 0, entry.row.transaction)
-            versions[chat] = (max(known.version, version), known.count + 1, entry.row.transaction)
-        }
-        waiting.append(entry)
-    }
-
-    private mutating func pop() {
-        first += 1
-        if first == waiting.count {
-            waiting.removeAll(keepingCapacity: waiting.capacity < 4096)
-            first = 0
-        } else if first >= 4096, first * 2 >= waiting.count {
-            waiting.removeFirst(first)
-            first = 0
-        }
-    }
+    mutating func push(_ entry: Entry) { waiting.append(entry) }
 
     private func waits(for entry: Entry) -> Bool {
-        guard case .member(let member, _) = entry.row.content else { return false }
         // Only the end of the list can be its deletion: they are written together.
-        guard first < waiting.count, case .member(let last, _) = waiting[waiting.count - 1].row.content else {
+        guard case .member(let member, _) = entry.row.content, case .member(let last, _) = waiting.lastContent else {
             return false
         }
         return last.chat == member.chat && last.user == member.user && last.role == nil

@@ -24,7 +24,7 @@ struct RowChange: Equatable, Sendable {
     /// The change to apply, if it is of a row that a snapshot has read.
     var snapshotChange: MembershipChanges.Change? {
         switch content {
-        case .member(let member, _): member.origin == .stream ? nil : .member(member, metaVersion: nil)
+        case .member(let member, _): member.origin == .stream ? nil : .member(member, nil)
         case .chat(let chat, let version, let isSnapshot):
             isSnapshot ? .chat(chat, metaVersion: version, isExact: true) : nil
         case .chatDeleted: nil

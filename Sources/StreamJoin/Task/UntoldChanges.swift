@@ -16,7 +16,7 @@ struct UntoldChanges: Sendable {
     private var entries: [Entry] = []
 
     /// With more than this, changes wait in the log.
-    static let bytesMax = 1 << 20
+    static let bytesMax = 256 << 10
 
     var isFull: Bool { output.bytes.count > Self.bytesMax }
     /// Below it everything has been told.

@@ -26,8 +26,8 @@ struct IncomingBatch: Equatable {
         case batch(IncomingBatch)
         /// The rest is the beginning of a batch: answers may be cut off anywhere.
         case cutOff
-        /// A whole batch by its length, that is not what it should be. `lastOffset` is what it says of itself.
-        case corrupt(size: Int, lastOffset: Int64)
+        /// A whole batch by its length, that is not what it should be.
+        case corrupt
         /// A batch of a format that went with Apache Kafka 0.11.
         case old
         /// Nothing that a batch could begin with.
@@ -49,14 +49,14 @@ struct IncomingBatch: Equatable {
         let size = length + 12
         let delta = bytes.bigEndian(at: position + 23) as Int32
         let (lastOffset, overflows) = baseOffset.addingReportingOverflow(Int64(delta))
-        guard delta >= 0, !overflows, lastOffset < .max else { return .corrupt(size: size, lastOffset: baseOffset) }
+        guard delta >= 0, !overflows, lastOffset < .max else { return .corrupt }
         let checksum: UInt32 = bytes.bigEndian(at: position + 17)
         guard !comparesChecksum || CRC32C.checksum(bytes.extracting(position + 21..<position + size)) == checksum else {
-            return .corrupt(size: size, lastOffset: lastOffset)
+            return .corrupt
         }
         let attributes: UInt16 = bytes.bigEndian(at: position + 21)
         let count = Int(bytes.bigEndian(at: position + 57) as Int32)
-        guard count >= 0 else { return .corrupt(size: size, lastOffset: lastOffset) }
+        guard count >= 0 else { return .corrupt }
         return .batch(
             IncomingBatch(
                 baseOffset: baseOffset, lastOffset: lastOffset, records: position + headerBytes..<position + size,
@@ -65,6 +65,30 @@ struct IncomingBatch: Equatable {
                 leaderEpoch: bytes.bigEndian(at: position + 12),
                 baseTimestamp: bytes.bigEndian(at: position + 27), maxTimestamp: bytes.bigEndian(at: position + 35),
                 producerID: bytes.bigEndian(at: position + 43), recordCount: count))
+    }
+}
+
+extension IncomingBatch {
+    /// Where the log goes on behind a damaged batch at `position`: the base offset of the first whole batch. What the
+    /// damaged one says of its own length may be what is damaged, so it is tried first, and then every place.
+    static func baseOffset(
+        behind position: Int, in bytes: Span<UInt8>, end: Int, within offsets: Range<Int64>
+    ) -> Int64? {
+        func base(at place: Int) -> Int64? {
+            guard place > position, end - place >= headerBytes, bytes[place + 16] == UInt8(format),
+                offsets.contains(bytes.bigEndian(at: place)),
+                case .batch(let batch) = read(bytes, at: place, end: end)
+            else { return nil }
+            return batch.baseOffset
+        }
+        if end - position >= 12 {
+            let length = Int(bytes.bigEndian(at: position + 8) as Int32)
+            if let told = base(at: position + 12 + length) { return told }
+        }
+        for place in stride(from: position + 1, to: end, by: 1) {
+            if let found = base(at: place) { return found }
+        }
+        return nil
     }
 }
 

@@ -51,6 +51,7 @@ struct IncomingPartition {
     /// The leaders of a log without an identity are counted anew once its reader says where to go on.
     private var isEpochOfAnother = false
     private var corrupt: (offset: Int64, times: Int) = (-1, 0)
+    private var cutOff: (offset: Int64, times: Int) = (-1, 0)
     /// Grows when not even one batch came whole.
     private(set) var bytesMax: Int32
 
@@ -67,6 +68,8 @@ struct IncomingPartition {
     }
 
     static let corruptTimesMax = 3
+    /// A batch that never comes whole, though there would be room for it, says a wrong length.
+    private static let cutOffTimesMax = 12
 
     init(reset: Start?, bytesMax: Int32) {
         self.reset = reset
@@ -405,30 +408,39 @@ struct IncomingPartition {
         var isCutOff = false
         loop: while position < range.upperBound {
             switch IncomingBatch.read(bytes, at: position, end: range.upperBound) {
-            case .batch(let batch):
+            case .batch(let batch) where isPlausible(batch, isFirst: records.range.isEmpty, end: end):
                 position = batch.records.upperBound
                 wanted = max(wanted, batch.lastOffset + 1)
                 records.range = range.lowerBound..<position
                 // No checksum covers a batch's epoch; it never falls, and no leader is newer than the one asked.
                 if batch.leaderEpoch <= leaderEpoch || leaderEpoch < 0 { epoch = max(epoch, batch.leaderEpoch) }
-            case .cutOff:
-                isCutOff = true
-                break loop
-            case .corrupt(_, let lastOffset):
+            case let reading:
                 // What came whole is taken first.
                 guard records.range.isEmpty else { break loop }
-                if failsAgain() {
-                    wanted = max(wanted, lastOffset) + 1
-                    records.skipsTo = wanted
+                let next = IncomingBatch.baseOffset(
+                    behind: position, in: bytes, end: range.upperBound, within: wanted + 1..<max(wanted + 1, end))
+                // Old brokers send a batch in part that is longer than was asked for; with another behind it, it says a
+                // wrong length.
+                isCutOff = reading == .cutOff && next == nil
+                if isCutOff {
+                    cutOff = cutOff.offset == wanted ? (wanted, cutOff.times + 1) : (wanted, 1)
                 } else {
                     resumesAtNs = nowNs + Self.longPauseNs
+                    guard failsAgain() else { break loop }
                 }
-                break loop
-            case .old, .nonsense:
-                guard records.range.isEmpty else { break loop }
-                records.isOld = failsAgain()
-                if records.isOld { stage = .still }
-                resumesAtNs = nowNs + Self.longPauseNs
+                let isAll = range.count < Int(bytesMax) && hadRoom
+                if next != nil {
+                    records.skipsTo = next
+                } else if reading == .old || reading == .nonsense {
+                    records.isOld = true
+                    stage = .still
+                } else if isAll, !isCutOff || cutOff.times >= Self.cutOffTimesMax {
+                    // It is the last one that there is.
+                    records.skipsTo = max(wanted + 1, end)
+                } else {
+                    isCutOff = true
+                }
+                if let next = records.skipsTo { (wanted, resumesAtNs, isCutOff) = (next, 0, false) }
                 break loop
             }
         }
@@ -446,6 +458,12 @@ struct IncomingPartition {
             records.end = wanted
         }
         return records
+    }
+
+    /// No checksum covers where a batch begins: it must fit what was asked for, and what came before.
+    private func isPlausible(_ batch: IncomingBatch, isFirst: Bool, end: Int64) -> Bool {
+        guard batch.baseOffset < max(end, wanted + 1) else { return false }
+        return isFirst ? batch.lastOffset >= wanted : batch.baseOffset >= wanted
     }
 
     /// The same batch has been unusable often enough for it not to be the connection's fault.

@@ -298,14 +298,14 @@ final class HistorySink {
         ]
         // Signals are kept for a day, and missing some is nothing to tell devices.
         let isLoss = key.topic == messagesName
-        switch extent.judge(nextOffset: position.nextOffset, of: position.log, cutAt: cuts.removeValue(forKey: key)) {
+        switch extent.judge(nextOffset: position.nextOffset, of: position.log, cutAt: cuts[key]) {
         case .goOn: break
         case .startAtBeginning:
             log.error(
                 "the topic was made again: what was not stored of the old log is lost; starting at its beginning", facts
             )
             // Where it is known which log is which, seqs go on. Else they may have begun again with their topic.
-            let lastSeq = extent.log == nil ? -1 : position.lastSeq
+            let lastSeq = extent.log == nil || position.log == nil ? -1 : position.lastSeq
             try move(key, to: SinkBatch.Position(nextOffset: 0, lastSeq: lastSeq, log: extent.log), isLoss)
         case .goBack(let offset):
             log.error("the log has lost its end; going on with what stands there now", facts)
@@ -329,6 +329,7 @@ final class HistorySink {
             try SinkWriter.move(key, to: position, lostBeforeMs: isLoss ? now : nil, &store)
         }
         stored[key] = position
+        cuts[key] = nil
     }
 
     // MARK: Storing

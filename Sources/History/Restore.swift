@@ -56,7 +56,10 @@ public struct Restore {
     /// Seq never goes back: the log's generation is above all that the database and the log of accepted messages know.
     private func raiseGenerations(_ loss: Loss, _ store: inout StoreConnection) throws {
         guard let incoming = try configuration.kafka.identities(of: [names[.incoming]])[0] else {
-            return log.warning("the brokers tell no topic ids, so it is not known whether chat.incoming is the old one")
+            throw HistoryError(
+                .kafka,
+                "which log chat.incoming is cannot be told over TLS or SASL, with --kafka-property, or by brokers before 2.8: "
+                    + "seq might go back, so nothing is restored")
         }
         let known = try store.rows(LogGenerations.known(names[.incoming], incoming))
         var floors: [Int32: Int32] = [:]
@@ -169,6 +172,14 @@ public struct Restore {
             throw HistoryError(.kafka, "chat.users and chat.members are empty: there is nothing to restore from")
         }
         let (users, chats, members) = (rows.rows(.users), rows.rows(.chats), rows.rows(.members))
+        for (table, list) in [("users", users), ("chats", chats), ("members", members)] where isOlder && list.isEmpty {
+            guard try store.postgres.query("SELECT FROM \(table) LIMIT 1", []).rowCount == 0 else {
+                throw HistoryError(
+                    .kafka,
+                    "the log tells no row of \(table), and the table has some, which would be deleted: is the topic "
+                        + "new? Let CDC fill it, or use restore database")
+            }
+        }
         var counts = (written: 0, removed: 0)
         try store.postgres.transaction { postgres throws(PostgresError) in
             if isOlder {

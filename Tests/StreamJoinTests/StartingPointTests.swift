@@ -10,7 +10,7 @@ import Wire
 
     private func decide(
         _ incoming: (offset: Int64, note: String)?, members: Int64? = nil, membersNote: String = "",
-        signals: Int64? = nil, logs: StartingPoint.Logs = .init()
+        signals: Int64? = nil, logs: StartingPoint.Logs = .init(), cutAt: Int64? = nil
     ) -> StartingPoint {
         StartingPoint.decide(
             .init(
@@ -19,7 +19,7 @@ import Wire
                     CommittedOffset(TopicPartition("chat.members", 0), offset: $0, metadata: membersNote)
                 }, signals: signals),
             incoming: Watermarks(low: 100, high: 200), members: Watermarks(low: 0, high: 50),
-            signals: Watermarks(low: 5, high: 60), logs: logs)
+            signals: Watermarks(low: 5, high: 60), logs: logs, cutAt: cutAt)
     }
 
     private let logs = (0..<6).compactMap { LogIdentity(topicID: UUID(high: 7, low: $0)) }
@@ -70,8 +70,18 @@ import Wire
 
     @Test func `where a log ends before what was read of it, offsets begin again, and so does their generation`() {
         let present = StartingPoint.Logs(incoming: logs[0], members: logs[1], signals: logs[2])
-        let point = decide((201, note(logs[0], logs[1], logs[2])), members: 12, signals: 34, logs: present)
-        #expect(point.positions.incoming == 100 && point.positions.runs.incoming == LogRun(log: logs[0], generation: 3))
+        let known = note(logs[0], logs[1], logs[2])
+        let point = decide((201, known), members: 12, signals: 34, logs: present)
+        #expect(point.positions.incoming == 200 && point.positions.runs.incoming == LogRun(log: logs[0], generation: 3))
+        #expect(point.mustCommit && point.notes.count == 1)
+        // It has grown past the position meanwhile, but a reader was told where it was cut off.
+        let grown = decide((180, known), members: 12, signals: 34, logs: present, cutAt: 170)
+        #expect(grown.positions.incoming == 170 && grown.positions.runs.incoming.generation == 3 && grown.mustCommit)
+        let before = decide((150, known), members: 12, signals: 34, logs: present, cutAt: 170)
+        #expect(before.positions.incoming == 150 && before.positions.runs.incoming.generation == 2)
+        // Where it is not known that it is the same log, it may be another.
+        let unknown = decide((201, "members=12 signals=34"), members: 12, signals: 34, logs: present)
+        #expect(unknown.positions.incoming == 100)
         // What retention has let go of is another matter.
         let behind = decide((99, note(logs[0], logs[1], logs[2])), members: 12, signals: 34, logs: present)
         #expect(behind.positions.incoming == 100 && behind.positions.runs.incoming.generation == 2)

@@ -4,8 +4,8 @@ import Wire
 /// the highest seen from its source has been delivered before, and is dropped.
 ///
 /// That holds within one run of the source's offsets, which the tag behind the topic's name stands for: another tag is
-/// another source. Of a topic the last two are kept: what a join had still under way from the old one may come after the
-/// first of the new one.
+/// another source. Of a topic the last six are kept: what a join had still under way from the old one may come after the
+/// first of the new one, and partitions of one topic may be in different runs.
 public struct SourceDedupe: Equatable, Sendable {
     /// The few topics that deliveries come from, each with its tag, as they turn up.
     private var topics: [[UInt8]] = []
@@ -14,8 +14,8 @@ public struct SourceDedupe: Equatable, Sendable {
 
     /// No honest source has more partitions; a header that says so is not one of ours.
     static let partitionsMax = 1 << 16
-    static let topicsMax = 16
-    private static let runsMax = 2
+    static let topicsMax = 32
+    private static let runsMax = 6
 
     public init() {}
 

@@ -46,6 +46,7 @@ final class DeliveryRunner {
     private var uncommitted: Set<Int32> = []
     /// Partitions whose place is not in the log any more, until they are begun anew.
     private var lost: Set<Int32> = []
+    private(set) var cuts = [Int32: Int64]()
     private var anewTimer: Timer?
     private var nextCommitMs: Int64 = 0
     private var failure: DeliveryError?
@@ -357,11 +358,11 @@ final class DeliveryRunner {
         case .revoked(let list, let lost): revoked(list.map(\.partition), lost: lost)
         case .endOfPartition(let place, let nextOffset):
             worker.reachedEnd(of: place.partition, nextOffset: nextOffset, nowMs: nowMs)
-        case .committed(let offsets, let error):
-            if let error { commitFailed(offsets, error) }
-        case .passedOver: break
+        case .committed(let offsets, let error?): commitFailed(offsets, error)
+        case .committed, .passedOver: break
         case .lostPlace(let place):
             lost.insert(place.partition.partition)
+            if case .truncated(let end?) = place.reason { cuts[place.partition.partition] = end }
             beginAnew()
         case .error(let error, _): noteTrouble(error)
         }
@@ -398,6 +399,7 @@ final class DeliveryRunner {
             // A topic that was there when the group gave its partitions is about to be made again.
             guard error.code == .unknownTopicOrPartition else { return fail(DeliveryError(.kafka, "\(error)")) }
             configuration.log.warning("partitions cannot be begun yet", ["error": .string("\(error)")])
+            do { try consumer.unassign() } catch { return fail(DeliveryError(.kafka, "\(error)")) }
             anewTimer = loop.schedule(afterMs: Self.anewAfterMs) { [unowned self] in assigned(partitions) }
         }
     }
@@ -424,7 +426,7 @@ final class DeliveryRunner {
             let takeovers = try Takeover.plan(partitions, consumer, self)
             try consumer.commit(takeovers.map(\.committed))
             try consumer.seek(takeovers.map(start))
-            lost = []
+            (lost, cuts) = ([], [:])
             own(takeovers)
             finishTurn()
         } catch {

@@ -55,7 +55,10 @@ struct Takeover {
             // A committed offset that the log does not have is of another life of the topic, or past retention.
             let last = CommitNote(text: found?.metadata ?? "")
             let isOther = last.log != nil && present != nil && last.log != present
-            if isOther || liveFrom < log.low || liveFrom > log.high { liveFrom = log.low }
+            let isSameLog = last.log != nil && last.log == present
+            if isOther || liveFrom < log.low || (liveFrom > log.high && !isSameLog) { liveFrom = log.low }
+            // The log has lost its end: what stands there now is new.
+            liveFrom = max(log.low, min(liveFrom, log.high, runner.cuts[place.partition] ?? .max))
             let reach = min(liveFrom, max(log.low, recent[index] ?? liveFrom, liveFrom - recordsMax))
             let isSame = !isOther && found?.offset == liveFrom
             let note = CommitNote(

@@ -80,7 +80,8 @@ extension JoinWorker {
                 committed[partition] ?? StartingPoint.Committed(),
                 incoming: try reader.watermarks(TopicPartition(names[.incoming], partition)),
                 members: try reader.watermarks(TopicPartition(names[.members], partition)),
-                signals: try reader.watermarks(TopicPartition(names[.signals], partition)), logs: present)
+                signals: try reader.watermarks(TopicPartition(names[.signals], partition)), logs: present,
+                cutAt: cuts[partition])
         }
         try settleGenerations(&points)
         for partition in kept {
@@ -115,6 +116,7 @@ extension JoinWorker {
         let messageCount = try readMessages(messages, reader)
         // Before anything is joined: a crash before the first commit must begin at the same place.
         if !unsaved.isEmpty { try consumer.commit(unsaved.flatMap { offsets(of: $0) }) }
+        cuts = [:]
         try consumer.assign(starts)
         metrics.partitions.set(slots.count { $0 != nil })
         metrics.followed.set(followed.count)
@@ -250,7 +252,7 @@ extension JoinWorker {
     }
 
     /// Commits all that is done, when it is acknowledged; answers whether that has given something to tell.
-    private func commitAll() throws -> Bool {
+    func commitAll() throws -> Bool {
         closeEpoch()
         // A log that takes nothing takes no commit either.
         let isFlushed = try flush(deadlineMs: 5000)

@@ -105,12 +105,16 @@ extension JoinWorker {
     /// A partition stands still, since its place is not in the log that is there: all begin again from what is committed and
     /// what there is.
     func lost(_ place: LostPlace) throws {
-        if case .truncated = place.reason, place.partition.topic == configuration.names[.incoming],
+        if case .truncated(let end) = place.reason, place.partition.topic == configuration.names[.incoming],
             let slot = slots[Int(place.partition.partition)]
         {
             floors[slot.partition] = slot.task.position.runs.incoming.generation + 1
+            cuts[slot.partition] = end
+            // What is done has its numbers: it must not be done again under others.
+            _ = try commitAll()
+        } else {
+            closeEpoch()
         }
-        closeEpoch()
         let partitions = slots.compactMap { $0?.partition }
         retain()
         try assigned(partitions)

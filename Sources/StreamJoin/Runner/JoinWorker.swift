@@ -31,6 +31,8 @@ final class JoinWorker {
     var logs = StartingPoint.Logs()
     /// What the generations of partitions must be at least, to be above all that is numbered.
     var floors: [Int32: Int32] = [:]
+    /// Where `chat.incoming` was cut off, until work has begun anew there.
+    var cuts: [Int32: Int64] = [:]
     let generations: Generations
 
     var table: MembershipTable

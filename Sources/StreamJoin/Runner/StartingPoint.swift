@@ -41,7 +41,8 @@ struct StartingPoint: Equatable {
     var lost: [Lost] = []
 
     static func decide(
-        _ committed: Committed, incoming: Watermarks, members: Watermarks, signals: Watermarks, logs: Logs = Logs()
+        _ committed: Committed, incoming: Watermarks, members: Watermarks, signals: Watermarks, logs: Logs = Logs(),
+        cutAt: Int64? = nil
     ) -> StartingPoint {
         var point: StartingPoint
         if let last = committed.incoming, let noted = CommitNote.positions(incoming: last.offset, note: last.metadata) {
@@ -71,7 +72,7 @@ struct StartingPoint: Equatable {
                 positions: Positions(incoming: incoming.low, members: members.high, signals: signals.high),
                 mustCommit: true, isFirst: true)
         }
-        point.compare(logs, incoming: incoming, members: members, signals: signals)
+        point.compare(logs, incoming: incoming, members: members, signals: signals, cutAt: cutAt)
         return point
     }
 
@@ -79,11 +80,23 @@ struct StartingPoint: Equatable {
         known != nil && present != nil && known != present
     }
 
-    private mutating func compare(_ logs: Logs, incoming: Watermarks, members: Watermarks, signals: Watermarks) {
+    private mutating func compare(
+        _ logs: Logs, incoming: Watermarks, members: Watermarks, signals: Watermarks, cutAt: Int64?
+    ) {
+        let end = min(incoming.high, cutAt ?? .max)
+        let isKnown = positions.runs.incoming.log != nil && positions.runs.incoming.log == logs.incoming
         if begins(.incoming, positions.incoming, logs.incoming, \.incoming) {
             positions.incoming = incoming.low
             positions.decision = nil
             isFirst = true
+        } else if isKnown, positions.incoming > end {
+            notes.append(
+                "chat.incoming has lost its end from \(end) on; position \(positions.incoming) goes back there, and what "
+                    + "follows is numbered anew")
+            positions.runs.incoming.generation += 1
+            positions.incoming = max(end, incoming.low)
+            positions.decision = nil
+            mustCommit = true
         } else if positions.incoming < incoming.low || positions.incoming > incoming.high {
             notes.append(
                 "position \(positions.incoming) of chat.incoming is not in the log; starting at its beginning")

@@ -407,6 +407,19 @@ import Wire
         #expect(partition.learned(leader: 1, epoch: 0, nowNs: now) == .lost(.anotherLog(nil), position: 3))
     }
 
+    @Test func `what was said and not heard before a pause is said again, and nothing of another log is read`() {
+        var partition = placed(at: 20, epoch: -1, leaderEpoch: 5)
+        #expect(partition.wish(nowNs: 1) == .records(from: 20))
+        let lost = IncomingPartition.Outcome.lost(.anotherLog(Self.log(2)), position: 20)
+        // Told beside what was asked for another partition.
+        #expect(partition.learned(leader: 1, epoch: 5, log: Self.log(2), nowNs: 1) == lost)
+        partition.pause()
+        partition.resume()
+        #expect(partition.wish(nowNs: 2) == .leader)
+        #expect(partition.learned(leader: 1, epoch: 5, log: Self.log(2), nowNs: 2) == lost)
+        #expect(partition.wish(nowNs: .max) == .nothing)
+    }
+
     @Test func `a batch that is damaged each time is left out, with what is behind it kept`() throws {
         var partition = IncomingPartition(reset: .earliest, bytesMax: 1000)
         partition.assign(.offset(10))

@@ -102,6 +102,8 @@ struct IncomingPartition {
         isPaused = true
         beginLife()
         lastError = 0
+        // Which log it is must be said again, before anything of the other is read.
+        if log != newestLog { leader = nil }
         if let next {
             wanted = next
             if stage == .still { stage = readable }

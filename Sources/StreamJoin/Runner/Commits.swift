@@ -58,6 +58,9 @@ extension JoinWorker {
     /// Tells what is to be told of the changes that are committed now.
     func commitSucceeded(_ slot: PartitionSlot, _ positions: Positions) throws {
         slot.task.commitSucceeded(positions, output: &output)
+        if let floor = floors[slot.partition], positions.runs.incoming.generation >= floor {
+            floors[slot.partition] = nil
+        }
         guard !output.records.isEmpty else { return }
         touch(slot)
         try write()

@@ -23,7 +23,9 @@ final class Generations {
         let topic = topic
         do throws(PostgresError) {
             let entries = try store.use { store throws(PostgresError) in
-                try store.rows(LogGenerations.claim(topic, log, atLeast: known))
+                // A frozen Postgres must not hold up an assignment for ever.
+                store.postgres.answerTimeoutMs = 2000
+                return try store.rows(LogGenerations.claim(topic, log, atLeast: known))
             }
             return Dictionary(entries.map { ($0.partition, $0.generation) }, uniquingKeysWith: max)
         } catch {

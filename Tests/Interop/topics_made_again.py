@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 port, fanout, topics = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-ada, bob, device = str(uuid.uuid4()), str(uuid.uuid4()), uuid.uuid4()
+ada, bob = str(uuid.uuid4()), str(uuid.uuid4())
 for user in [ada, bob]:
     sql = f"INSERT INTO users (user_id, name) VALUES ('{user}', 'somebody')"
     subprocess.run(["psql", os.environ["FANOUT_POSTGRES"], "-qXv", "ON_ERROR_STOP=1", "-c", sql], check=True)

@@ -135,27 +135,29 @@ struct OffsetAnswer: Equatable {
     static func read(
         _ reader: inout AnswerReader, _ question: AskedPartitions, version: Int16
     ) throws(AnswerReader.Malformed) -> [OffsetAnswer] {
-        var answers: [OffsetAnswer] = []
-        var next = 0
-        _ = try reader.int32()
-        for _ in 0..<(try reader.count()) {
-            let topic = AskedPartitions.TopicName.text(try reader.skipString())
-            for _ in 0..<(try reader.count()) {
-                let partition = try reader.int32()
-                let error = try reader.int16()
-                _ = try reader.int64()
-                let offset = try reader.int64()
-                let epoch = version >= 4 ? try reader.int32() : -1
-                guard let asked = question.find(reader, topic, partition, &next) else { continue }
-                answers.append(OffsetAnswer(asked: asked, error: error, offset: offset, epoch: epoch))
-            }
+        try readAll(&reader, question) { reader throws(AnswerReader.Malformed) in
+            let (partition, error) = (try reader.int32(), try reader.int16())
+            _ = try reader.int64()
+            let offset = try reader.int64()
+            return (partition, error, offset, version >= 4 ? try reader.int32() : -1)
         }
-        return answers
     }
 
     /// Where the last epoch that is not newer than what was asked for ends, and which that is.
     static func readEpochEnds(
         _ reader: inout AnswerReader, _ question: AskedPartitions
+    ) throws(AnswerReader.Malformed) -> [OffsetAnswer] {
+        try readAll(&reader, question) { reader throws(AnswerReader.Malformed) in
+            let (error, partition, epoch) = (try reader.int16(), try reader.int32(), try reader.int32())
+            return (partition, error, try reader.int64(), epoch)
+        }
+    }
+
+    private static func readAll(
+        _ reader: inout AnswerReader, _ question: AskedPartitions,
+        _ read: (inout AnswerReader) throws(AnswerReader.Malformed) -> (
+            partition: Int32, error: Int16, offset: Int64, epoch: Int32
+        )
     ) throws(AnswerReader.Malformed) -> [OffsetAnswer] {
         var answers: [OffsetAnswer] = []
         var next = 0
@@ -163,12 +165,10 @@ struct OffsetAnswer: Equatable {
         for _ in 0..<(try reader.count()) {
             let topic = AskedPartitions.TopicName.text(try reader.skipString())
             for _ in 0..<(try reader.count()) {
-                let error = try reader.int16()
-                let partition = try reader.int32()
-                let epoch = try reader.int32()
-                let end = try reader.int64()
-                guard let asked = question.find(reader, topic, partition, &next) else { continue }
-                answers.append(OffsetAnswer(asked: asked, error: error, offset: end, epoch: epoch))
+                let found = try read(&reader)
+                guard let asked = question.find(reader, topic, found.partition, &next) else { continue }
+                answers.append(
+                    OffsetAnswer(asked: asked, error: found.error, offset: found.offset, epoch: found.epoch))
             }
         }
         return answers
